@@ -1,0 +1,168 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Band fluxes of galaxies from their SED, redshift and F814W magnitude, as GalSim's chromatic COSMOSCatalog has them.
+
+Every galaxy or component has one of three SEDs of Coleman, Wu & Weedman, redshifted and normalised to its F814W
+magnitude. So all that a band needs is one table for each SED: photons through the band over photons through F814W
+as a function of redshift.
+"""
+
+__all__ = ["SED_NAMES", "FLUX_RATIO_MAX_REDSHIFT", "counts_per_second"]
+
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import SurveyError
+
+SED_NAMES = ("E", "Sbc", "Scd")
+"""Name of each value of ``Components.sed``."""
+
+F814W_ZEROPOINT = 25.94
+"""Magnitude of one count per second in HST ACS F814W, as GalSim's COSMOSCatalog takes it."""
+
+FLUX_RATIO_MAX_REDSHIFT = 6.5
+"""Redshift where the tables end; farther galaxies get the colours of the end."""
+
+# In log wavelength a redshift is a shift, so that one correlation gives all redshifts. 2.5e-4 is 2 Angstrom at 8000.
+_STEP = 2.5e-4
+
+
+def _package_dir(name):
+    """Folder of an installed package, found without importing it; None where it is absent."""
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+def _read_columns(path, scale):
+    """Wavelength [Angstrom] and value of a two-column text file with '#' comments and perhaps a line of names."""
+    with open(path) as file:
+        rows = [line.split()[:2] for line in file if line.strip() and not line.startswith(("#", "wavelength"))]
+    wave, value = np.array(rows, dtype=float).T
+    return wave * scale, value
+
+
+@lru_cache
+def _read_sed(name):
+    """Wavelength [Angstrom] and f_lambda (any unit)."""
+    return _read_columns(_package_dir("galsim") / f"share/SEDs/CWW_{name}_ext_more.sed", 1.0)
+
+
+@lru_cache
+def _read_bandpass(instrument, name):
+    """Wavelength [Angstrom] and throughput."""
+    galsim_bandpasses = _package_dir("galsim") / "share/bandpasses"
+    if instrument == "HST":
+        return _read_columns(galsim_bandpasses / f"ACS_wfc_{name}.dat", 10.0)
+    if instrument == "LSST" and name in ("u", "g", "r", "i", "z", "y"):
+        return _read_columns(galsim_bandpasses / f"LSST_{name}.dat", 10.0)
+    if (instrument, name) in (
+        ("Euclid_VIS", "VIS"),
+        ("Euclid_NISP", "Y"),
+        ("Euclid_NISP", "J"),
+        ("Euclid_NISP", "H"),
+    ):
+        speclite = _package_dir("speclite")
+        if speclite is None:
+            raise SurveyError(
+                f"Band {name!r} needs the bandpasses of Euclid, which package speclite carries and which is not "
+                "installed here: run 'pip install speclite' or leave out VIS, Y, J and H."
+            )
+        return _read_columns(speclite / f"data/filters/Euclid-{name}.ecsv", 1.0)
+    raise SurveyError(
+        f"No bandpass is known for band {name!r} of instrument {instrument!r}: expected LSST's ugrizy, "
+        "Euclid_VIS's VIS or Euclid_NISP's Y, J, H."
+    )
+
+
+def _log_grid(low, high):
+    """Natural logs of wavelength, on multiples of the step."""
+    return _STEP * np.arange(np.floor(np.log(low) / _STEP), np.ceil(np.log(high) / _STEP) + 1)
+
+
+@lru_cache
+def _photons(instrument, name):
+    """Photons through a bandpass for each SED and redshift, and for a source of constant f_nu.
+
+    Returns
+    -------
+    photons : `numpy.ndarray`, float64 [3, n]
+        At redshifts ln(1 + z) = 0, step, 2 step... The scale is common to all bandpasses.
+    flat : `float`
+        Integral of throughput d(ln wavelength): photons from a source of flat f_nu, as AB magnitudes refer to.
+    """
+    from scipy.signal import correlate
+
+    wave, throughput = _read_bandpass(instrument, name)
+    used = np.flatnonzero(throughput > 1e-6 * throughput.max())
+    wave = wave[max(used[0] - 1, 0) : used[-1] + 2]
+    throughput = throughput[max(used[0] - 1, 0) : used[-1] + 2]
+    log_wave = _log_grid(wave[0], wave[-1])
+    response = np.interp(np.exp(log_wave), wave, throughput, left=0.0, right=0.0)
+
+    # Photons at redshift z: the integral of f(wave / (1 + z)) T(wave) wave d(wave), over (1 + z), a factor that
+    # normalising to F814W takes out.
+    n_shifts = int(np.ceil(np.log1p(FLUX_RATIO_MAX_REDSHIFT) / _STEP)) + 1
+    rest = log_wave[0] + _STEP * np.arange(1 - n_shifts, len(log_wave))
+    weight = response * np.exp(2 * log_wave)
+    photons = []
+    for sed in SED_NAMES:
+        sed_wave, sed_flux = _read_sed(sed)
+        flux = np.interp(np.exp(rest), sed_wave, sed_flux, left=0.0, right=0.0)
+        # rest[n_shifts - 1] is where the bandpass begins; each redshift step slides it one sample to the blue.
+        photons.append(correlate(flux, weight, mode="valid")[::-1])
+    return np.array(photons) * _STEP, response.sum() * _STEP
+
+
+@lru_cache
+def _ratio_table(instrument, name, magnitude_system):
+    """Photons through a band over those through F814W [float64 [3, n]]; as AB fluxes where the system is AB."""
+    photons, flat = _photons(instrument, name)
+    photons814, flat814 = _photons("HST", "F814W")
+    # The correlation's rounding may leave a tiny negative where the SED has no light.
+    ratio = np.maximum(photons / photons814, 0.0)
+    return ratio * (flat814 / flat) if magnitude_system == "AB" else ratio
+
+
+def counts_per_second(survey, sed, redshift, magnitude):
+    """Count rate of sources in every band.
+
+    In system "arcelin2020" the rate is what the HST mirror would collect through the band (GalSim's convention);
+    in "AB" it is what the survey's own telescope does, by its zero point.
+
+    Parameters
+    ----------
+    survey : `~lsst.meas.extensions.vae.survey.Survey`
+    sed : `numpy.ndarray`, int [...]
+        Index into `SED_NAMES`.
+    redshift : `numpy.ndarray` [...]
+    magnitude : `numpy.ndarray` [...]
+        F814W magnitude; infinite for no flux.
+
+    Returns
+    -------
+    rate : `numpy.ndarray`, float64 [..., n_bands]
+        Electrons per second, before `Band.area_ratio`.
+
+    Raises
+    ------
+    SurveyError
+        For a band whose bandpass is unknown or not installed.
+    """
+    sed, redshift, magnitude = np.broadcast_arrays(sed, redshift, magnitude)
+    shift = np.log1p(np.clip(redshift, 0.0, FLUX_RATIO_MAX_REDSHIFT)) / _STEP
+    below = np.floor(shift).astype(np.int64)
+    fraction = shift - below
+    rate = np.empty(sed.shape + (len(survey.bands),))
+    anchor = 10 ** (-0.4 * magnitude)
+    for index, band in enumerate(survey.bands):
+        table = _ratio_table(band.instrument, band.name, survey.magnitude_system)
+        above = np.minimum(below + 1, table.shape[1] - 1)
+        ratio = (1 - fraction) * table[sed, below] + fraction * table[sed, above]
+        zeropoint = band.zeropoint if survey.magnitude_system == "AB" else F814W_ZEROPOINT
+        rate[..., index] = ratio * anchor * 10 ** (0.4 * zeropoint)
+    return rate
