@@ -8,8 +8,8 @@ A `Survey` is a tuple of `Band`; a band knows its pixel scale, PSF, zero point, 
 named. They are never to be mixed in one table:
 
 ``arcelin2020``
-    The ten bands of Arcelin et al. 2020, like for like: zero points are applied to counts per second of the HST
-    mirror and only the image is scaled to the telescope's mirror, so its r magnitude is AB + about 2.2.
+    The ten bands of Arcelin et al. 2020, like for like: zero points are applied to counts per second of the
+    HST mirror and only the image is scaled to the telescope's mirror, so its r magnitude is AB + about 2.2.
     Images are in electrons.
 ``lsst10yr``
     LSST after ten years in honest AB magnitudes, with the constants of `surveycodex`. Images are in nJy.
@@ -25,7 +25,8 @@ import numpy as np
 
 from .errors import SurveyError
 
-# Collecting areas [m^2] of the arcelin2020 flux scale. 6.68 m is LSST's effective diameter, obscuration included.
+# Collecting areas [m^2] of the arcelin2020 flux scale. 6.68 m is LSST's effective diameter, obscuration
+# included.
 HST_AREA = pi / 4 * 2.4**2 * (1 - 0.33**2)
 LSST_AREA = pi / 4 * 6.68**2
 EUCLID_AREA = pi / 4 * (1.25**2 - 0.37**2)
@@ -59,13 +60,15 @@ class PsfModel:
     def __post_init__(self):
         if self.kind not in ("kolmogorov", "moffat", "gaussian"):
             raise SurveyError(
-                f"Unknown PSF kind {self.kind!r}: expected 'kolmogorov', 'moffat' or 'gaussian'; change psf.kind."
+                f"Unknown PSF kind {self.kind!r}: expected 'kolmogorov', 'moffat' or 'gaussian'; change "
+                "psf.kind."
             )
         if not (np.isfinite(self.fwhm) and self.fwhm > 0):
             raise SurveyError(f"PSF FWHM {self.fwhm!r} is not a positive number of arcsec; change psf.fwhm.")
         if (self.kind == "moffat") != (self.beta is not None):
             raise SurveyError(
-                f"PSF beta is {self.beta!r} for kind {self.kind!r}: a Moffat needs it and no other kind takes it."
+                f"PSF beta is {self.beta!r} for kind {self.kind!r}: a Moffat needs it and no other kind "
+                "takes it."
             )
         if not np.hypot(self.e1, self.e2) < 1:
             raise SurveyError(
@@ -234,8 +237,8 @@ class Survey:
         unknown = [name for name in names if name not in self.band_names]
         if unknown:
             raise SurveyError(
-                f"Unknown bands {', '.join(map(repr, unknown))} in survey {self.name!r}: expected a choice of "
-                f"{', '.join(self.band_names)} (case matters)."
+                f"Unknown bands {', '.join(map(repr, unknown))} in survey {self.name!r}: expected a choice "
+                f"of {', '.join(self.band_names)} (case matters)."
             )
         return replace(self, bands=tuple(self[name] for name in names))
 
@@ -276,7 +279,9 @@ def _arcelin2020():
         Band(name, "LSST", f"LSST_{name}", 0.2, lsst_psf, zeropoint, sky, 15.0 * number, LSST_AREA / HST_AREA)
         for name, zeropoint, sky, number in lsst
     ] + [
-        Band(name, instrument, f"Euclid_{name}", scale, psf, zeropoint, sky, 4 * 450.0, EUCLID_AREA / HST_AREA)
+        Band(
+            name, instrument, f"Euclid_{name}", scale, psf, zeropoint, sky, 4 * 450.0, EUCLID_AREA / HST_AREA
+        )
         for name, instrument, scale, psf, zeropoint, sky in euclid
     ]
     return Survey("arcelin2020", tuple(bands), "arcelin2020", "electron")

@@ -2,7 +2,7 @@
 #
 # Copyright the meas_extensions_vae developers.
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Galaxies as parametric profiles with colours: the COSMOS catalogue of HST and a synthetic stand-in for it."""
+"""Galaxies as parametric profiles with colours: the COSMOS catalogue of HST and a synthetic stand-in."""
 
 __all__ = [
     "SED_NAMES",

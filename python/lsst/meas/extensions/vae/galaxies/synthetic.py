@@ -2,11 +2,11 @@
 #
 # Copyright the meas_extensions_vae developers.
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A synthetic galaxy population, the default where the COSMOS catalogue has not been fetched and for galaxies deeper
-than it.
+"""A synthetic galaxy population, for where the COSMOS catalogue has not been fetched and for deeper galaxies.
 
-Counts, redshifts, sizes, profiles and ellipticities follow published fits and the statistics of COSMOS. The share of
-two-component fits by magnitude was measured on the COSMOS 25.2 catalogue itself: 46 % at F814W 20 falling to 26 %.
+Counts, redshifts, sizes, profiles and ellipticities follow published fits and the statistics of COSMOS. The
+share of two-component fits by magnitude was measured on the COSMOS 25.2 catalogue itself: 46 % at F814W 20
+falling to 26 %.
 """
 
 __all__ = ["number_density", "synthetic_galaxies"]
@@ -21,7 +21,7 @@ _FAINTEST = 28.0
 # Where the slope of the counts changes.
 _KNEE, _FLATTENING = 23.5, 26.5
 
-# Circularised half-light radii stop shrinking at this magnitude: 0.14", which is 0.2" along the typical major axis.
+# Circularised half-light radii stop shrinking here, at 0.14", which is 0.2" along the typical major axis.
 _SIZE_FLOOR_MAGNITUDE = 25.0
 
 _BULGE_DISC_RADII = 0.38
@@ -49,7 +49,7 @@ def number_density(mag_limit):
     limit = np.asarray(mag_limit, dtype=float)
     knee = 46 * 10 ** (0.31 * (_KNEE - 25))
     middle = 46 * 10 ** (0.31 * (np.clip(limit, _KNEE, _FLATTENING) - 25))
-    # Beyond the flattening the differential counts go on from where they are and fall as 10^(-0.2 i): 238 at 28.
+    # Past the flattening the differential counts go on and fall as 10^(-0.2 i), to a total of 238 at 28.
     fall = 0.2 * np.log(10)
     slope = 0.31 * np.log(10) * 46 * 10 ** (0.31 * (_FLATTENING - 25))
     faint = slope / fall * -np.expm1(-fall * np.maximum(limit - _FLATTENING, 0))
@@ -108,7 +108,8 @@ def synthetic_galaxies(n, seed=1, mag_limit=25.2):
         raise CatalogError(f"Cannot draw {n!r} synthetic galaxies: expected a whole number, 1 at least.")
     if not _BRIGHTEST < mag_limit <= _FAINTEST:
         raise CatalogError(
-            f"Synthetic galaxies to magnitude {mag_limit!r}: expected more than {_BRIGHTEST} and {_FAINTEST} at most."
+            f"Synthetic galaxies to magnitude {mag_limit!r}: expected more than {_BRIGHTEST} and "
+            f"{_FAINTEST} at most."
         )
     n = int(n)
     rng = np.random.default_rng(seed)
@@ -120,9 +121,7 @@ def synthetic_galaxies(n, seed=1, mag_limit=25.2):
     redshift = np.clip(rng.gamma(3.0, 0.0417 * magnitude - 0.744), 0.005, 6.5)
 
     two = rng.random(n) < _two_component_share(magnitude)
-    size = np.exp(
-        rng.normal(-0.99 - 0.324 * (np.minimum(magnitude, _SIZE_FLOOR_MAGNITUDE) - 22.0), 0.42, n)
-    )
+    size = np.exp(rng.normal(-0.99 - 0.324 * (np.minimum(magnitude, _SIZE_FLOOR_MAGNITUDE) - 22.0), 0.42, n))
     sersic_n = np.exp(_truncated_normal(rng, n, 0.12, 0.63, np.log(0.3), np.log(6.0)))
     bulge_to_total = np.interp(100 * rng.random(n), _BULGE_PERCENT, _BULGE_TO_TOTAL)
     disc_hlr = size * _disc_radius_ratio(bulge_to_total)
