@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A catalogue of parametric galaxies in GalSim's columns."""
 
-__all__ = ["REQUIRED_COLUMNS", "SPLITS", "Components", "GalaxyCatalog"]
+__all__ = ["REQUIRED_COLUMNS", "SPLITS", "Components", "GalaxyCatalog", "check_columns"]
 
 import logging
 from dataclasses import dataclass, fields
@@ -96,7 +96,7 @@ class GalaxyCatalog:
     """
 
     def __init__(self, table, source, sha256=None):
-        _check_columns(table, source)
+        check_columns(table, source)
         usable = _usable(table)
         if not usable.any():
             raise CatalogError(
@@ -252,20 +252,32 @@ class GalaxyCatalog:
             return np.array([band.zeropoint for band in survey.bands]) - 2.5 * np.log10(rate)
 
 
-def _check_columns(table, source):
-    """Refuse a table that lacks GalSim's columns or has others under their names."""
-    missing = [name for name in REQUIRED_COLUMNS if name not in table.colnames]
+def check_columns(table, name):
+    """Refuse a table that lacks GalSim's columns or has others under their names.
+
+    Parameters
+    ----------
+    table : `astropy.table.Table`
+    name : `str` or path
+        What the message calls it.
+
+    Raises
+    ------
+    CatalogError
+        Naming every column that is missing, or the first of another shape or type.
+    """
+    missing = [column for column in REQUIRED_COLUMNS if column not in table.colnames]
     if missing:
         raise CatalogError(
-            f"Galaxy catalogue {source!r} lacks the columns {', '.join(missing)}: expected those of GalSim's "
+            f"Galaxy catalogue {name} lacks the columns {', '.join(missing)}: expected those of GalSim's "
             "parametric '*_fits.fits' file; give that file."
         )
-    for name, shape in REQUIRED_COLUMNS.items():
-        if table[name].shape[1:] != shape or table[name].dtype.kind not in "iufb":
+    for column, shape in REQUIRED_COLUMNS.items():
+        found, dtype = table[column].shape[1:], table[column].dtype
+        if found != shape or dtype.kind not in "iufb":
             raise CatalogError(
-                f"Column {name!r} of galaxy catalogue {source!r} has rows of shape {table[name].shape[1:]} "
-                f"and type {table[name].dtype}: expected numbers of shape {shape}; give GalSim's parametric "
-                "'*_fits.fits' file."
+                f"Column {column!r} of galaxy catalogue {name} has rows of shape {found} and type {dtype}: "
+                f"expected numbers of shape {shape}; give GalSim's parametric '*_fits.fits' file."
             )
 
 

