@@ -31,13 +31,10 @@ SERSIC_RANGE = (0.3, 6.2)
 _GRID_LADDER = (64, 80, 96, 128, 160, 192, 256, 384, 512, 768)
 
 # Looser than GalSim's defaults where that only shortens the set-up of a new Sersic index (from 60 to 8 ms).
-# The folding threshold sets how far light reaches: 1 % of the flux beyond is less than PROFILE_ERROR of the peak.
 _GSPARAMS = galsim.GSParams(
     kvalue_accuracy=1e-4,
     integration_relerr=1e-4,
     integration_abserr=1e-6,
-    folding_threshold=1e-2,
-    stepk_minimum_hlr=4.0,
     maxk_threshold=5e-4,
 )
 
@@ -45,7 +42,7 @@ _GSPARAMS = galsim.GSParams(
 _CUT_FREQUENCIES = 5e-4
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _unit_sersic(sersic_n: float) -> galsim.Sersic:
     # GalSim forgets all but the last 100 Sersic indices; holding the objects keeps their tables.
     return galsim.Sersic(sersic_n, half_light_radius=1.0, gsparams=_GSPARAMS)
@@ -79,8 +76,12 @@ def component_profile(sersic_n, hlr, q=1.0, angle=0.0, shear=(0.0, 0.0), sersic_
     galsim.GalSimError
         If the parameters are not finite or cannot be drawn.
     """
-    if not (math.isfinite(sersic_n) and math.isfinite(hlr) and hlr > 0 and 0 < q <= 1 and math.isfinite(angle)):
-        raise galsim.GalSimValueError("Not a drawable component (n, hlr, q, angle)", (sersic_n, hlr, q, angle))
+    if not (
+        math.isfinite(sersic_n) and math.isfinite(hlr) and hlr > 0 and 0 < q <= 1 and math.isfinite(angle)
+    ):
+        raise galsim.GalSimValueError(
+            "Not a drawable component (n, hlr, q, angle)", (sersic_n, hlr, q, angle)
+        )
     if sersic_round > 0:
         sersic_n = round(round(sersic_n / sersic_round) * sersic_round, 4)
     base = _unit_sersic(float(min(max(sersic_n, SERSIC_RANGE[0]), SERSIC_RANGE[1])))
@@ -121,7 +122,8 @@ class _ScaleGroup:
         self.scale = scale
         self.slots = slots
         self.psfs = psfs
-        self.maxk = max(_highest_frequency(psf, scale) for psf in psfs)
+        maxk = max(_highest_frequency(psf, scale) for psf in psfs)
+        self.oversample = max(1, math.ceil(maxk * scale / math.pi - 0.05))
         self.reach = max(math.pi / psf.stepk for psf in psfs)
         self._transforms = {}
 
@@ -153,8 +155,9 @@ class _ScaleGroup:
         needed = max(size, reach + max(x, y, size - 1 - x, size - 1 - y))
         length = next((n for n in _GRID_LADDER if n >= needed), max(_GRID_LADDER[-1], 2 * size))
         # Frequencies beyond the pixels' own are aliased, which nature does too: keep all that the PSF passes.
-        oversample = math.ceil(min(profile.maxk, self.maxk) * self.scale / math.pi - 0.05)
-        oversample = max(1, min(oversample, 8))
+        oversample = self.oversample
+        if oversample > 1:
+            oversample = min(oversample, max(1, math.ceil(profile.maxk * self.scale / math.pi)))
         fourier = self.fourier(profile, length, oversample)
         half = length * oversample // 2
         step = -2j * math.pi / length

@@ -26,7 +26,7 @@ from ..errors import CatalogError, VaeError
 from ..version import __version__
 from . import metrics
 from .render import ProfileRenderer, component_profile
-from .shards import PROFILE_SCALE, StampSample
+from .shards import StampSample, pack_profiles
 
 _CHUNK_SCENES = 128
 _MAX_TRIES = 1000
@@ -175,7 +175,9 @@ class GalaxyLibrary:
         self.fluxes = (electrons / [band.electrons_per_unit for band in survey.bands])[chosen]
         components = galaxies.components
         names = ("sersic_n", "hlr", "q", "position_angle")
-        self._shapes = np.stack([np.asarray(getattr(components, name), np.float64)[chosen] for name in names], axis=-1)
+        self._shapes = np.stack(
+            [np.asarray(getattr(components, name), np.float64)[chosen] for name in names], axis=-1
+        )
         self._sersic_round = sersic_round
 
     def __len__(self):
@@ -210,7 +212,9 @@ class GalaxyLibrary:
         found = []
         for (sersic_n, hlr, q, angle), flux in zip(self._shapes[index], self.fluxes[index]):
             if np.any(flux > 0):
-                found.append((component_profile(sersic_n, hlr, q, angle + rotation, shear, self._sersic_round), flux))
+                found.append(
+                    (component_profile(sersic_n, hlr, q, angle + rotation, shear, self._sersic_round), flux)
+                )
         if not found:
             raise galsim.GalSimValueError("A galaxy without light", index)
         return found
@@ -302,7 +306,11 @@ class _SceneMaker:
 
     def _annulus(self, rng):
         settings = self.settings
-        count = 1 if settings.kind == "isolated" else int(rng.integers(settings.min_galaxies, settings.max_galaxies + 1))
+        count = (
+            1
+            if settings.kind == "isolated"
+            else int(rng.integers(settings.min_galaxies, settings.max_galaxies + 1))
+        )
         indices = rng.integers(len(self.library), size=count)
         # The brightest is the target.
         indices = indices[np.argsort(self.library.reference_magnitude[indices], kind="stable")]
@@ -326,7 +334,9 @@ class _SceneMaker:
         places = list(rng.uniform(-half_side, half_side, (count, 2)))
         if rng.random() < settings.close_fraction:
             for _ in range(rng.integers(1, 3)):
-                places.append(offset + self._in_annulus(rng, settings.close_inner_radius, settings.close_outer_radius))
+                places.append(
+                    offset + self._in_annulus(rng, settings.close_inner_radius, settings.close_outer_radius)
+                )
         for place in places[:126]:
             neighbour = self._draw(rng, rng.integers(len(self.library)), place)
             if neighbour is None:
@@ -413,7 +423,7 @@ def _chunk(maker, first, last):
         drawn, truth = maker.make(number)
         truths.append(truth)
         for order, one in enumerate(drawn):
-            profiles.append((one.profiles * np.float32(PROFILE_SCALE)).astype(np.float16))
+            profiles.append(pack_profiles(one.profiles))
             fluxes.append(one.fluxes.astype(np.float32))
             scene += [number] * len(one.fluxes)
             galaxy += [order] * len(one.fluxes)
@@ -446,14 +456,14 @@ def survey_info(survey):
         numbers = dataclasses.asdict(band)
         numbers["sky_level"] = float(band.sky_level)
         bands.append(numbers)
-    return dict(
-        name=survey.name,
-        magnitude_system=survey.magnitude_system,
-        image_unit=survey.image_unit,
-        stamp_size=survey.stamp_size,
-        reference_band=survey.reference_band,
-        bands=bands,
-    )
+    return {
+        "name": survey.name,
+        "magnitude_system": survey.magnitude_system,
+        "image_unit": survey.image_unit,
+        "stamp_size": survey.stamp_size,
+        "reference_band": survey.reference_band,
+        "bands": bands,
+    }
 
 
 def simulate_stamps(galaxies, survey, settings, n_scenes, seed, split="train", progress=None, processes=1):
@@ -519,13 +529,13 @@ def simulate_stamps(galaxies, survey, settings, n_scenes, seed, split="train", p
         settings=dataclasses.asdict(settings),
         seed=int(seed),
         split=split,
-        versions=dict(
-            meas_extensions_vae=__version__,
-            galsim=galsim.__version__,
-            numpy=np.__version__,
-            galaxies=galaxies.source,
-            galaxies_sha256=galaxies.sha256 or "",
-        ),
+        versions={
+            "meas_extensions_vae": __version__,
+            "galsim": galsim.__version__,
+            "numpy": np.__version__,
+            "galaxies": galaxies.source,
+            "galaxies_sha256": galaxies.sha256 or "",
+        },
         profiles=np.concatenate([part[0] for part in parts]),
         fluxes=np.concatenate([part[1] for part in parts]),
         scene=np.array([number for part in parts for number in part[2]], np.int32),

@@ -9,7 +9,7 @@ in place at unit flux through each distinct PSF. Training composes scenes from
 rows and draws fresh noise, so a shard holds no noise.
 """
 
-__all__ = ["PROFILE_SCALE", "SHARD_FORMAT", "StampSample"]
+__all__ = ["PROFILE_SCALE", "SHARD_FORMAT", "StampSample", "pack_profiles"]
 
 import dataclasses
 import functools
@@ -29,11 +29,36 @@ PROFILE_SCALE = 256.0
 SHARD_FORMAT = "vae_stamp_sample"
 _FORMAT_VERSION = 1
 
+# Profiles are rounded to this part of their peak's power of two: digits far below any noise would not compress.
+_PROFILE_STEP = 2.0**-17
+
 _MAX_BYTES = 32 * 2**30
 _MAX_TEXT = 2**20
 # DEFLATE cannot shrink more than this: a header that claims more lies about data that the file does not hold.
 _MAX_COMPRESSION = 1100
 _CHUNK_BYTES = 2**19
+
+
+def pack_profiles(profiles):
+    """Profiles as shards hold them.
+
+    Parameters
+    ----------
+    profiles : `numpy.ndarray` [row, kind, y, x] of `float32`
+        Fraction of the flux in each pixel.
+
+    Returns
+    -------
+    packed : `numpy.ndarray` [row, kind, y, x] of `float16`
+        Times `PROFILE_SCALE`, rounded to 10^-5 of the row's peak or better.
+    """
+    peak = profiles.max(axis=(1, 2, 3), keepdims=True).astype(np.float64)
+    # A galaxy outside the stamp may leave next to nothing on it: float16 ends at 2^-24.
+    step = np.exp2(np.ceil(np.log2(np.maximum(peak, 2.0**-24)))) * _PROFILE_STEP
+    packed = profiles * (1.0 / step).astype(np.float32)
+    np.rint(packed, out=packed)
+    packed *= (step * PROFILE_SCALE).astype(np.float32)
+    return packed.astype(np.float16)
 
 
 @dataclass
@@ -187,7 +212,9 @@ class StampSample:
             for name in ("survey", "bands", "kind", "split"):
                 ours, theirs = getattr(first, name), getattr(other, name)
                 if ours != theirs:
-                    raise ShardError(f"Samples differ in {name}: {ours!r} and {theirs!r}; join equal ones only")
+                    raise ShardError(
+                        f"Samples differ in {name}: {ours!r} and {theirs!r}; join equal ones only"
+                    )
             if first.profiles.shape[1:] != other.profiles.shape[1:]:
                 raise ShardError("Samples differ in the shape of their profiles; join equal ones only")
         if len(samples) == 1:
@@ -242,7 +269,7 @@ class StampSample:
         file.attrs["n_scenes"] = self.n_scenes
         for name in ("bands", "settings", "versions", "survey_info"):
             file.attrs[name] = json.dumps(getattr(self, name), sort_keys=True)
-        options = dict(compression="gzip", compression_opts=1, shuffle=True, fletcher32=True)
+        options = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
         for name in ("profiles", "fluxes", "scene", "galaxy", "band_profile"):
             _write_array(file, name, getattr(self, name), options)
         truth = file.create_group("truth", track_order=True)
@@ -290,7 +317,9 @@ class StampSample:
 
         found = file.attrs.get("format")
         if not isinstance(found, str) or found != SHARD_FORMAT:
-            raise ShardError(f"format is {str(found)[:40]!r}: expected {SHARD_FORMAT!r}; give a file of this program")
+            raise ShardError(
+                f"format is {str(found)[:40]!r}: expected {SHARD_FORMAT!r}; give a file of this program"
+            )
         version = int(file.attrs["format_version"])
         if version != _FORMAT_VERSION:
             raise ShardError(f"format version is {version}: expected {_FORMAT_VERSION}; simulate it again")
@@ -312,7 +341,13 @@ class StampSample:
                 raise ShardError(f"attribute {name} is not a JSON object")
         arrays = {
             name: _read_array(file, name, ndim)
-            for name, ndim in (("scene", 1), ("galaxy", 1), ("fluxes", 2), ("band_profile", 1), ("profiles", 4))
+            for name, ndim in (
+                ("scene", 1),
+                ("galaxy", 1),
+                ("fluxes", 2),
+                ("band_profile", 1),
+                ("profiles", 4),
+            )
         }
         truth = Table()
         for name in file["truth"]:
@@ -335,7 +370,10 @@ def _check_arrays(sample):
     """Refuse arrays that do not fit together."""
     n_rows, n_bands = len(sample.scene), len(sample.bands)
     expected = {
-        "profiles": (sample.profiles.dtype == np.float16, sample.profiles.ndim == 4 and len(sample.profiles) == n_rows),
+        "profiles": (
+            sample.profiles.dtype == np.float16,
+            sample.profiles.ndim == 4 and len(sample.profiles) == n_rows,
+        ),
         "fluxes": (sample.fluxes.dtype == np.float32, sample.fluxes.shape == (n_rows, n_bands)),
         "scene": (sample.scene.dtype == np.int32, sample.scene.ndim == 1),
         "galaxy": (sample.galaxy.dtype == np.int8, sample.galaxy.shape == (n_rows,)),
@@ -350,7 +388,9 @@ def _check_arrays(sample):
     kinds = sample.profiles.shape[1]
     if sample.band_profile.min(initial=0) < 0 or sample.band_profile.max(initial=0) >= max(kinds, 1):
         raise ShardError(f"band_profile is not within the {kinds} profile kinds")
-    if not np.array_equal(np.unique(sample.scene), np.arange(len(sample.truth))) or np.any(np.diff(sample.scene) < 0):
+    if not np.array_equal(np.unique(sample.scene), np.arange(len(sample.truth))) or np.any(
+        np.diff(sample.scene) < 0
+    ):
         raise ShardError(f"scene is not ascending over every one of {len(sample.truth)} scenes")
     if sample.galaxy.min(initial=0) < 0:
         raise ShardError("galaxy holds negative numbers: expected 0 for the target, 1 and up for neighbours")
