@@ -1,0 +1,10 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Deblending of cubes of pixels: stamps, one pass of the network, joint fluxes."""
+
+from .blend import DeblendResult, DeblendSettings, deblend_blend
+from .stamps import Stamps, cut_stamps
+
+__all__ = ["DeblendResult", "DeblendSettings", "Stamps", "cut_stamps", "deblend_blend"]

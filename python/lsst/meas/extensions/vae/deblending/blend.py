@@ -1,0 +1,197 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Deblend sources of a multi-band cube with a trained network."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ImageError
+from .fluxes import solve_amplitudes
+from .stamps import check_cube, cut_stamps, overlap
+
+__all__ = ["DeblendResult", "DeblendSettings", "deblend_blend"]
+
+
+@dataclass(frozen=True)
+class DeblendSettings:
+    """Settings of `deblend_blend`.
+
+    Parameters
+    ----------
+    joint_fluxes : `bool`
+        Solve the fluxes of all overlapping models together (else: keep the
+        network's own fluxes)?
+    prior_width : `float`
+        Relative width of the expectation that fluxes are the network's own;
+        it rules where a band is too faint to be measured.  0 for none.
+    min_core_coverage : `float`
+        A source whose central 8 x 8 pixels have less good ones, in the best
+        band, is not deblended.
+    batch_size : `int`
+        Stamps that go through the network together.
+    """
+
+    joint_fluxes: bool = True
+    prior_width: float = 0.3
+    min_core_coverage: float = 0.5
+    batch_size: int = 256
+
+
+@dataclass
+class DeblendResult:
+    """Models of n sources.
+
+    Attributes
+    ----------
+    models : `numpy.ndarray`, float32 ``[n, band, y, x]``
+        Noiseless PSF-convolved images of the sources, image unit; NaN where
+        ``failed``.
+    origins : `numpy.ndarray`, int64 ``[n, 2]``
+        y and x of each model's first pixel in the cube.
+    fluxes, flux_errors : `numpy.ndarray`, float64 ``[n, band]``
+        Sums of the models and their standard deviations (pixel noise with
+        all overlapping sources free; shape errors not included).
+    latent_mean, latent_sigma : `numpy.ndarray`, float32 ``[n, latent]``
+        Approximate posterior.
+    coverage : `numpy.ndarray`, float32 ``[n]``
+        Fraction of good pixels of the stamp, in the best band.
+    missing_bands : `numpy.ndarray` of `bool`, ``[n, band]``
+        The band has no good pixel in the stamp; its model is the network's
+        guess from the other bands.
+    edge : `numpy.ndarray` of `bool`, ``[n]``
+        The stamp reaches beyond the cube.
+    failed : `numpy.ndarray` of `bool`, ``[n]``
+        Too few good pixels at the centre, or a centre outside the cube.
+    """
+
+    models: np.ndarray
+    origins: np.ndarray
+    fluxes: np.ndarray
+    flux_errors: np.ndarray
+    latent_mean: np.ndarray
+    latent_sigma: np.ndarray
+    coverage: np.ndarray
+    missing_bands: np.ndarray
+    edge: np.ndarray
+    failed: np.ndarray
+
+    def scene(self, shape, skip=None):
+        """Sum of all models on the pixels of the cube.
+
+        Parameters
+        ----------
+        shape : `tuple`
+            (band, y, x) of the cube.
+        skip : `int`, optional
+            A source to leave out.
+
+        Returns
+        -------
+        scene : `numpy.ndarray`, float32 ``[band, y, x]``
+            Image unit.
+        """
+        scene = np.zeros(shape, np.float32)
+        for k in np.flatnonzero(~self.failed):
+            if k != skip:
+                in_cube, in_stamp = overlap(self.origins[k], self.models.shape[-1], shape[1:])
+                scene[:, *in_cube] += self.models[k][:, *in_stamp]
+        return scene
+
+
+def deblend_blend(images, variance, centres, network, *, bad=None, settings=DeblendSettings(), progress=None):
+    """Give every source of a cube its own model, in one pass.
+
+    Each source gets a stamp, the network draws the central galaxy out of it,
+    and the fluxes of all models are then solved together, band by band.
+
+    Parameters
+    ----------
+    images, variance : array-like, ``[band, y, x]``
+        Pixels and their variance, bands in the network's order.
+    centres : array-like, ``[n, 2]``
+        y and x of the sources, in pixels, 0-based with centres at integers.
+    network : `~..network.model.Network`
+        A trained network.
+    bad : array-like of `bool`, ``[y, x]`` or ``[band, y, x]``, optional
+        Pixels to leave out.
+    settings : `DeblendSettings`, optional
+        Settings.
+    progress : callable, optional
+        Called with the number of sources done and their total, each batch.
+
+    Returns
+    -------
+    result : `DeblendResult`
+        Models, fluxes and flags, in the order of ``centres``.
+
+    Raises
+    ------
+    ImageError
+        Raised if shapes do not fit, or the number of bands is not the
+        network's.
+    """
+    images, variance, good = check_cube(images, variance, bad)
+    if len(images) != len(network.bands):
+        raise ImageError(f"the images have {len(images)} bands, the model {network.package.name!r} takes "
+                         f"{len(network.bands)} ({', '.join(network.bands)})")
+    centres = np.asarray(centres, dtype=float).reshape(-1, 2)
+    n, shape, size = len(centres), images.shape[1:], network.stamp_size
+    with np.errstate(invalid="ignore"):
+        inside = ((centres >= -0.5) & (centres < np.array(shape) - 0.5)).all(axis=1)
+    result = DeblendResult(
+        models=np.full((n, len(images), size, size), np.nan, np.float32), origins=np.zeros((n, 2), np.int64),
+        fluxes=np.full((n, len(images)), np.nan), flux_errors=np.full((n, len(images)), np.nan),
+        latent_mean=np.full((n, network.latent_dim), np.nan, np.float32),
+        latent_sigma=np.full((n, network.latent_dim), np.nan, np.float32),
+        coverage=np.zeros(n, np.float32), missing_bands=np.ones((n, len(images)), bool),
+        edge=np.ones(n, bool), failed=np.ones(n, bool),
+    )
+    for start in range(0, n, settings.batch_size):
+        index = np.flatnonzero(inside[start : start + settings.batch_size]) + start
+        stamps = cut_stamps(images, variance, centres[index], size, good)
+        _one_pass(stamps, index, network, settings, shape, result)
+        if progress is not None:
+            progress(min(start + settings.batch_size, n), n)
+    done = np.flatnonzero(~result.failed)
+    if settings.joint_fluxes and done.size:
+        _joint_fluxes(images, variance, good, done, settings, result)
+    result.fluxes[done] = result.models[done].sum(axis=(2, 3), dtype=np.float64)
+    return result
+
+
+def _one_pass(stamps, index, network, settings, shape, result):
+    """Run a batch of stamps through the network, into ``result``."""
+    size = stamps.images.shape[-1]
+    result.origins[index] = stamps.origins
+    result.coverage[index] = stamps.coverage.max(axis=1, initial=0)
+    result.missing_bands[index] = stamps.coverage == 0
+    result.edge[index] = (stamps.origins < 0).any(axis=1) | (stamps.origins + size > np.array(shape)).any(axis=1)
+    usable = stamps.core_coverage.max(axis=1, initial=0) >= settings.min_core_coverage
+    if not usable.any():
+        return
+    index = index[usable]
+    # A band without data is all sky to the network; its noise only has to be
+    # positive, and the typical one keeps the model's flux in a sane unit.
+    noise = stamps.noise[usable]
+    typical = np.nan_to_num(np.asarray(network.package.card.get("noise", 1.0), np.float32), nan=1.0)
+    noise = np.where(np.isfinite(noise), noise, typical)
+    models, mean, sigma = network.deblend(stamps.images[usable], noise, settings.batch_size)
+    result.models[index], result.latent_mean[index], result.latent_sigma[index] = models, mean, sigma
+    result.failed[index] = ~np.isfinite(models).all(axis=(1, 2, 3))
+    result.models[index[result.failed[index]]] = np.nan
+
+
+def _joint_fluxes(images, variance, good, done, settings, result):
+    for band, image in enumerate(images):
+        weight = np.where(good[band], 1.0 / np.where(good[band], variance[band], 1.0), 0.0)
+        pixels = np.where(good[band], image, 0.0)
+        amplitude, error = solve_amplitudes(pixels, weight, result.models[done, band].astype(np.float64),
+                                            result.origins[done], settings.prior_width)
+        flux = result.models[done, band].sum(axis=(1, 2), dtype=np.float64)
+        # No weight at all: the network's own flux stands, without an error.
+        amplitude = np.where(np.isfinite(amplitude), amplitude, 1.0)
+        result.models[done, band] *= amplitude[:, None, None].astype(np.float32)
+        result.flux_errors[done, band] = np.abs(flux) * error

@@ -1,0 +1,148 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Cut square stamps about sources, with missing pixels filled and counted."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ImageError
+
+__all__ = ["Stamps", "check_cube", "cut_stamps", "overlap"]
+
+
+@dataclass
+class Stamps:
+    """Stamps of n sources, ready for a network.
+
+    Attributes
+    ----------
+    images : `numpy.ndarray`, float32 ``[n, band, y, x]``
+        Pixels, image unit; those without data are 0, the sky.
+    noise : `numpy.ndarray`, float32 ``[n, band]``
+        Standard deviation of the background: the square root of the median
+        variance of the stamp's good pixels; NaN for a band without any.
+    origins : `numpy.ndarray`, int64 ``[n, 2]``
+        y and x of each stamp's first pixel in the cube; may be negative.
+    coverage : `numpy.ndarray`, float32 ``[n, band]``
+        Fraction of the stamp's pixels that are good.
+    core_coverage : `numpy.ndarray`, float32 ``[n, band]``
+        The same for the central 8 x 8 pixels.
+    """
+
+    images: np.ndarray
+    noise: np.ndarray
+    origins: np.ndarray
+    coverage: np.ndarray
+    core_coverage: np.ndarray
+
+
+def overlap(origin, size, shape):
+    """Slices of a cube and of a stamp that show the same pixels.
+
+    Parameters
+    ----------
+    origin : pair of `int`
+        y and x of the stamp's first pixel in the cube.
+    size : `int`
+        Side of the stamp.
+    shape : pair of `int`
+        Height and width of the cube.
+
+    Returns
+    -------
+    in_cube, in_stamp : `tuple` [`slice`, `slice`]
+        Both in (y, x); empty where there is no overlap.
+    """
+    in_cube, in_stamp = [], []
+    for start, length in zip(origin, shape, strict=True):
+        first = min(max(start, 0), length)
+        last = max(min(start + size, length), first)
+        in_cube.append(slice(first, last))
+        in_stamp.append(slice(first - start, last - start))
+    return tuple(in_cube), tuple(in_stamp)
+
+
+def check_cube(images, variance, bad=None):
+    """Check a cube and say which of its pixels can be used.
+
+    Parameters
+    ----------
+    images, variance : array-like, ``[band, y, x]``
+        Pixels and their variance, image unit and its square.
+    bad : array-like of `bool`, ``[y, x]`` or ``[band, y, x]``, optional
+        Pixels to leave out.
+
+    Returns
+    -------
+    images, variance : `numpy.ndarray`, ``[band, y, x]``
+        As arrays.
+    good : `numpy.ndarray` of `bool`, ``[band, y, x]``
+        Finite, of positive variance and not bad.
+
+    Raises
+    ------
+    ImageError
+        Raised if the shapes do not fit together.
+    """
+    images, variance = np.asarray(images), np.asarray(variance)
+    if images.ndim != 3 or images.shape != variance.shape:
+        raise ImageError(f"images have shape {images.shape} and variances {variance.shape}: expected one shape "
+                         "[band, y, x] for both")
+    with np.errstate(invalid="ignore"):
+        good = np.isfinite(images) & np.isfinite(variance) & (variance > 0)
+    if bad is not None:
+        bad = np.asarray(bad, dtype=bool)
+        if bad.shape not in (images.shape, images.shape[1:]):
+            raise ImageError(f"the mask has shape {bad.shape}: expected {images.shape} or {images.shape[1:]}")
+        good &= ~bad
+    return images, variance, good
+
+
+def cut_stamps(images, variance, centres, size, good):
+    """Cut a stamp about each centre, at the nearest pixel crossing.
+
+    Parameters
+    ----------
+    images, variance : `numpy.ndarray`, ``[band, y, x]``
+        Pixels and their variance.
+    centres : array-like, float ``[n, 2]``
+        y and x of the sources, pixels.
+    size : `int`
+        Side of the stamps, even: the source lies within half a pixel of the
+        crossing of the four central pixels.
+    good : `numpy.ndarray` of `bool`, ``[band, y, x]``
+        Pixels to use.
+
+    Returns
+    -------
+    stamps : `Stamps`
+        The stamps, parts beyond the cube's edge filled like bad pixels.
+    """
+    centres = np.asarray(centres, dtype=float).reshape(-1, 2)
+    n, n_bands = len(centres), len(images)
+    origins = np.floor(centres - (size - 1) / 2 + 0.5).astype(np.int64)
+    stamps = Stamps(
+        images=np.zeros((n, n_bands, size, size), np.float32),
+        noise=np.full((n, n_bands), np.nan, np.float32),
+        origins=origins,
+        coverage=np.zeros((n, n_bands), np.float32),
+        core_coverage=np.zeros((n, n_bands), np.float32),
+    )
+    core = slice(size // 2 - 4, size // 2 + 4)
+    usable = np.zeros((n_bands, size, size), bool)
+    for k, origin in enumerate(origins):
+        in_cube, in_stamp = overlap(origin, size, images.shape[1:])
+        usable[:] = False
+        usable[:, *in_stamp] = good[:, *in_cube]
+        stamps.coverage[k] = usable.mean(axis=(1, 2))
+        stamps.core_coverage[k] = usable[:, core, core].mean(axis=(1, 2))
+        part = stamps.images[k][:, *in_stamp]
+        part[...] = np.where(good[:, *in_cube], images[:, *in_cube], 0.0)
+        for band in range(n_bands):
+            values = variance[band][in_cube][good[band][in_cube]]
+            if values.size:
+                stamps.noise[k, band] = np.sqrt(np.median(values))
+    return stamps

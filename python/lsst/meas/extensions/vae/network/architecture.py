@@ -1,0 +1,156 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an architecture is: how images enter, what is learned, how they leave.
+
+All architectures share one convention.  Images come as ``[n, band, y, x]`` in
+the image unit.  At the door they are divided by one number a band (the
+*scale*) and transposed to the networks' ``[n, y, x, band]``; everything else,
+the stretch included, happens inside the graph.
+"""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from ..errors import ModelPackageError
+
+__all__ = ["Architecture", "architecture_names", "make_architecture"]
+
+
+class Architecture(ABC):
+    """A pair of encoder and decoder with its loss and its normalisation.
+
+    Parameters
+    ----------
+    n_bands : `int`
+        Number of bands.
+    stamp_size : `int`
+        Side of the square stamps, in pixels.
+    latent_dim : `int`
+        Dimension of the latent space.
+    **options
+        Options of the architecture, kept in the card.
+    """
+
+    name: str
+    normalisation: str
+    """``"noise"``: the scale is each stamp's own noise; ``"fixed"``: numbers
+    from the training sample, kept in the card."""
+
+    default_options: dict = {}
+
+    def __init__(self, n_bands, stamp_size=64, latent_dim=32, **options):
+        unknown = sorted(set(options) - set(self.default_options))
+        if unknown:
+            raise ModelPackageError(f"architecture {self.name!r} has no option {unknown[0]!r}; it has "
+                                    f"{', '.join(self.default_options) or 'none'}")
+        self.n_bands, self.stamp_size, self.latent_dim = int(n_bands), int(stamp_size), int(latent_dim)
+        self.options = {**self.default_options, **options}
+
+    @abstractmethod
+    def build_encoder(self, name="encoder"):
+        """Make the encoder.
+
+        Returns
+        -------
+        encoder : `keras.Model`
+            From scaled images ``[n, y, x, band]`` to the mean and the sigma
+            of the posterior, each ``[n, latent]``.
+        """
+
+    @abstractmethod
+    def build_decoder(self, name="decoder"):
+        """Make the decoder.
+
+        Returns
+        -------
+        decoder : `keras.Model`
+            From latents ``[n, latent]`` to whatever `reconstruction_loss` and
+            `scaled_images` take.
+        """
+
+    @abstractmethod
+    def reconstruction_loss(self, target, output):
+        """Loss of each sample, in the backend's tensors.
+
+        Parameters
+        ----------
+        target : tensor, ``[n, y, x, band]``
+            Scaled noiseless images of the target galaxy.
+        output : tensor or `dict` of tensors
+            What the decoder gave.
+
+        Returns
+        -------
+        loss : tensor, ``[n]``
+            Sum over pixels and bands.
+        """
+
+    @abstractmethod
+    def scaled_images(self, output):
+        """Images in the scaled unit from the decoder's output, in NumPy.
+
+        Returns
+        -------
+        images : `numpy.ndarray`, float32 ``[n, band, y, x]``
+            Multiply by the scale for the image unit.
+        """
+
+    def scale(self, noise, fixed=None):
+        """Number by which each band is divided at the door.
+
+        Parameters
+        ----------
+        noise : array-like, ``[..., band]``
+            Standard deviation of the background of each band, image unit.
+        fixed : array-like, ``[band]``, optional
+            Scale from the card, for architectures that have a fixed one.
+
+        Returns
+        -------
+        scale : `numpy.ndarray`, float32 ``[..., band]``
+            The scale, in the image unit.
+        """
+        noise = np.asarray(noise, dtype=np.float32)
+        if self.normalisation == "noise":
+            return noise
+        return np.broadcast_to(np.asarray(fixed, dtype=np.float32), noise.shape)
+
+    @staticmethod
+    def to_network(images, scale):
+        """Images ``[n, band, y, x]`` to the network's ``[n, y, x, band]``."""
+        scaled = np.asarray(images, dtype=np.float32) / np.asarray(scale)[..., :, None, None]
+        return np.ascontiguousarray(np.moveaxis(scaled, -3, -1))
+
+
+def _registry():
+    from .arcelin2020 import Arcelin2020
+    from .factorised import Factorised
+
+    return {cls.name: cls for cls in (Arcelin2020, Factorised)}
+
+
+def architecture_names():
+    """Names of the architectures.
+
+    Returns
+    -------
+    names : `tuple` [`str`]
+        The names that `make_architecture` takes.
+    """
+    return ("arcelin2020", "factorised")
+
+
+def make_architecture(name, n_bands, stamp_size=64, latent_dim=32, **options):
+    """Make an architecture by its name; parameters as `Architecture`.
+
+    Raises
+    ------
+    ModelPackageError
+        Raised if the name or an option is unknown.
+    """
+    if name not in architecture_names():
+        raise ModelPackageError(f"unknown architecture {name!r}; known: {', '.join(architecture_names())}")
+    return _registry()[name](n_bands, stamp_size=stamp_size, latent_dim=latent_dim, **options)

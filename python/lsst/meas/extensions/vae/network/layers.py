@@ -1,0 +1,92 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The few Keras layers that Keras lacks, written with ``keras.ops`` alone."""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+__all__ = ["LatentSample", "PixelBias", "Stretch", "residual_block"]
+
+
+class Stretch(layers.Layer):
+    """Compress the dynamic range of an image.
+
+    Parameters
+    ----------
+    kind : {"tanh_arcsinh", "arcsinh"}
+        ``tanh(arcsinh(y))``, which is ``y / sqrt(1 + y^2)`` (Arcelin et al.
+        2020, section 2.3), or ``arcsinh(y)``.
+    """
+
+    def __init__(self, kind, **kwargs):
+        # The input keeps float32: bfloat16's 8 bits would throw away the
+        # faint wings of bright galaxies before they are compressed.
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.kind = kind
+
+    def call(self, inputs):
+        if self.kind == "tanh_arcsinh":
+            return inputs * ops.rsqrt(1.0 + ops.square(inputs))
+        return ops.arcsinh(inputs)
+
+
+class LatentSample(layers.Layer):
+    """Draw from the approximate posterior, ``mean + sigma * normal``.
+
+    Parameters
+    ----------
+    seed : `int`
+        Seed of the draws.
+    """
+
+    def __init__(self, seed=0, **kwargs):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, mean, sigma):
+        return mean + sigma * keras.random.normal(ops.shape(mean), seed=self.generator)
+
+
+class PixelBias(layers.Layer):
+    """Add a learned image, one value for each pixel and band.
+
+    It starts as a centred cone, the logarithm of an exponential profile, so
+    that the network has to learn only departures from a plausible galaxy.
+
+    Parameters
+    ----------
+    scale : `float`
+        Scale length of the profile, in pixels.
+    """
+
+    def __init__(self, scale=3.0, **kwargs):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def build(self, input_shape):
+        _, ny, nx, n_bands = input_shape
+        y, x = np.mgrid[:ny, :nx]
+        radius = np.hypot(y - (ny - 1) / 2, x - (nx - 1) / 2)
+        cone = np.repeat((-radius / self.scale)[:, :, None], n_bands, axis=2)
+        self.bias = self.add_weight(name="bias", shape=(ny, nx, n_bands))
+        self.bias.assign(cone.astype("float32"))
+
+    def call(self, inputs):
+        return inputs + self.bias
+
+
+def residual_block(x, filters, name):
+    """Two 3x3 convolutions around which the input passes unchanged.
+
+    The second one starts at zero, so that a deep stack starts as the identity
+    and needs no normalisation layer.
+    """
+    y = layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"{name}_a")(x)
+    y = layers.Conv2D(filters, 3, padding="same", kernel_initializer="zeros", name=f"{name}_b")(y)
+    return layers.Activation("relu", name=f"{name}_out")(layers.Add(name=f"{name}_add")([x, y]))

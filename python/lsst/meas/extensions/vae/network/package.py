@@ -1,0 +1,233 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Model packages: a trained network as one zip of bytes and a card.
+
+A package holds ``card.json`` (what the network is, how it was trained, how
+well it does, and the sha256 of every other member) and one safetensors file
+for each part.  Loading checks the sums and the sizes and runs no code: there
+is no pickle and no architecture code in the file, and this module imports no
+deep-learning framework.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as safetensors_load
+from safetensors.numpy import save as safetensors_save
+
+from ..errors import ModelPackageError
+
+__all__ = ["CARD_FORMAT", "PART_NAMES", "ModelPackage"]
+
+CARD_FORMAT = "meas_extensions_vae model package"
+CARD_VERSION = 1
+PART_NAMES = ("prior_encoder", "decoder", "deblender_encoder")
+
+# Nothing that this project trains comes near these; a header that claims more
+# is damage or an attack, and is refused before anything is allocated.
+MAX_CARD_BYTES = 1 << 20
+MAX_PART_BYTES = 1 << 28
+
+_REQUIRED = ("name", "architecture", "survey", "bands", "pixel_scale", "psf", "stamp_size", "latent_dim",
+             "normalisation")
+
+
+@dataclass
+class ModelPackage:
+    """A trained network: its card and the weights of its parts.
+
+    Parameters
+    ----------
+    card : `dict`
+        JSON-able description: name, architecture (name and options), survey,
+        bands, pixel scale [arcsec], PSF of each band, stamp size [pixels],
+        latent dimension, normalisation, training and measured errors.
+    parts : `dict` [`str`, `dict` [`str`, `numpy.ndarray`]]
+        Weights by part (``prior_encoder``, ``decoder``,
+        ``deblender_encoder``) and by variable path.
+    """
+
+    card: dict
+    parts: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        missing = [key for key in _REQUIRED if key not in self.card]
+        if missing:
+            raise ModelPackageError(
+                f"the card of this model package lacks {', '.join(missing)}: it is not a whole package; "
+                "train it again or take another one"
+            )
+        unknown = sorted(set(self.parts) - set(PART_NAMES))
+        if unknown:
+            raise ModelPackageError(f"unknown part {unknown[0]!r}; the parts are {', '.join(PART_NAMES)}")
+
+    @property
+    def name(self) -> str:
+        """Name of the package, as in its card."""
+        return self.card["name"]
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands that the network takes and gives, in its order."""
+        return tuple(self.card["bands"])
+
+    def to_bytes(self) -> bytes:
+        """Serialise; the same package always gives the same bytes.
+
+        Returns
+        -------
+        data : `bytes`
+            The zip.
+        """
+        members = {f"{part}.safetensors": safetensors_save({k: np.ascontiguousarray(v) for k, v in w.items()})
+                   for part, w in self.parts.items()}
+        card = dict(self.card, format=CARD_FORMAT, format_version=CARD_VERSION,
+                    sha256={name: hashlib.sha256(data).hexdigest() for name, data in members.items()})
+        members = {"card.json": json.dumps(card, indent=1, sort_keys=True).encode(), **members}
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in members.items():
+                # A fixed date keeps the bytes reproducible.
+                archive.writestr(zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, source: str = "bytes") -> "ModelPackage":
+        """Read a package from the bytes of its zip, checking every sum.
+
+        Parameters
+        ----------
+        data : `bytes`
+            The zip.
+        source : `str`, optional
+            What to call it in messages.
+
+        Returns
+        -------
+        package : `ModelPackage`
+            The package.
+
+        Raises
+        ------
+        ModelPackageError
+            Raised if the zip is truncated, has members that it should not
+            have, or if a sum or a size is wrong.
+        """
+        cure = "fetch or train it again"
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                known = {"card.json"} | {f"{part}.safetensors" for part in PART_NAMES}
+                names = archive.namelist()
+                for name in names:
+                    if name not in known or names.count(name) > 1:
+                        raise ModelPackageError(f"{source}: unexpected member {name[:80]!r}; {cure}")
+                if "card.json" not in names:
+                    raise ModelPackageError(f"{source}: no card.json inside: not a model package")
+                card = _read_card(_read_member(archive, "card.json", MAX_CARD_BYTES, source), source)
+                sums = card.pop("sha256")
+                if set(sums) != set(names) - {"card.json"}:
+                    raise ModelPackageError(f"{source}: its card lists {sorted(sums)} but it holds "
+                                            f"{sorted(set(names) - {'card.json'})}; {cure}")
+                parts = {}
+                for name, expected in sums.items():
+                    content = _read_member(archive, name, MAX_PART_BYTES, source)
+                    found = hashlib.sha256(content).hexdigest()
+                    if found != expected:
+                        raise ModelPackageError(f"{source}: {name} has sha256 {found[:12]}..., its card says "
+                                                f"{str(expected)[:12]}...: damaged or tampered with; {cure}")
+                    parts[name.removesuffix(".safetensors")] = safetensors_load(content)
+        except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, SafetensorError,
+                NotImplementedError, RuntimeError) as error:
+            raise ModelPackageError(f"{source}: not a readable model package ({error}); {cure}") from error
+        for key in ("format", "format_version"):
+            card.pop(key)
+        return cls(card=card, parts=parts)
+
+    def save(self, path) -> Path:
+        """Write the package to ``path`` whole or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+            Where to.
+
+        Returns
+        -------
+        path : `pathlib.Path`
+            The same.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(self.to_bytes())
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return path
+
+    @classmethod
+    def load(cls, path) -> "ModelPackage":
+        """Read a package from a file; see `from_bytes`."""
+        path = Path(path)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ModelPackageError(f"cannot read model package {path}: {error.strerror}; give the path of a "
+                                    "*.vae.zip file or the name of a shipped one") from error
+        return cls.from_bytes(data, source=str(path))
+
+    def part(self, name: str) -> dict:
+        """Weights of one part.
+
+        Raises
+        ------
+        ModelPackageError
+            Raised if the package has no such part.
+        """
+        if name not in self.parts:
+            raise ModelPackageError(f"model package {self.name!r} has no {name} (it has "
+                                    f"{', '.join(self.parts) or 'no part'}): train that stage first")
+        return self.parts[name]
+
+
+def _read_member(archive, name, limit, source):
+    """Read a member with a bound that a lying header cannot lift."""
+    info = archive.getinfo(name)
+    if info.file_size > limit:
+        raise ModelPackageError(f"{source}: {name} claims {info.file_size} bytes, the limit is {limit}")
+    with archive.open(info) as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise ModelPackageError(f"{source}: {name} unpacks to more than {limit} bytes")
+    return content
+
+
+def _read_card(content, source):
+    try:
+        card = json.loads(content)
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ModelPackageError(f"{source}: card.json is not JSON ({error})") from error
+    if not isinstance(card, dict) or card.get("format") != CARD_FORMAT:
+        raise ModelPackageError(f"{source}: card.json does not say format {CARD_FORMAT!r}")
+    if card.get("format_version") != CARD_VERSION:
+        raise ModelPackageError(f"{source}: format version {card.get('format_version')!r}; this version of "
+                                f"the code reads {CARD_VERSION}: update meas_extensions_vae")
+    if not isinstance(card.get("sha256"), dict):
+        raise ModelPackageError(f"{source}: card.json has no sha256 of the parts")
+    return card

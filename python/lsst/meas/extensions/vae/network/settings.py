@@ -1,0 +1,84 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Settings of a training, apart from the code that needs Keras."""
+
+from dataclasses import dataclass
+
+__all__ = ["STAGES", "TrainingSettings"]
+
+STAGES = ("prior", "deblender")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of one stage of training.
+
+    Parameters
+    ----------
+    architecture : `str`
+        Name of the architecture (the deblender stage takes its prior's).
+    latent_dim : `int`
+        Dimension of the latent space.
+    batch_size, steps_per_epoch, epochs : `int`
+        Scenes a step, steps an epoch, epochs in all.
+    learning_rate : `float`
+        Peak learning rate of Adam.
+    schedule : {"cosine", "constant", "plateau"}
+        Cosine decay to zero over all epochs, none, or a third after three
+        epochs without progress on the validation loss.
+    warmup_steps : `int`
+        Steps over which the learning rate rises from zero.
+    kl_weight : `float`
+        Weight of the Kullback-Leibler term.
+    kl_warmup_epochs : `int`
+        Epochs over which that weight rises from zero.
+    gradient_clip : `float`
+        Largest norm of the gradient; 0 for no limit.
+    precision : {"auto", "float32", "bfloat16"}
+        Arithmetic of the convolutions; "auto" is bfloat16 for architectures
+        that tolerate it (not the paper's, which is kept as published).
+    encoder_init : {"prior", "random"}
+        Where the deblender's encoder starts.
+    recompose, augment : `bool`
+        Exchange neighbours between scenes, and flip and rotate them?
+    patience : `int`
+        Stop after so many epochs without progress on the validation loss; 0
+        for never.
+    validation_scenes : `int`
+        Scenes of the fixed validation set.
+    validation_every : `int`
+        Epochs between measurements of ellipticity and magnitude errors.
+    max_seconds : `float`
+        Stop after so long, saving everything; 0 for no limit.
+    collapse_epochs : `int`
+        From this epoch on, fewer than two active latents are a collapse.
+    seed : `int`
+        Seed of initial weights, of batches and of latent draws.
+    workers : `int`
+        Threads that compose batches.
+    """
+
+    architecture: str = "factorised"
+    latent_dim: int = 32
+    batch_size: int = 128
+    steps_per_epoch: int = 100
+    epochs: int = 50
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    warmup_steps: int = 100
+    kl_weight: float = 1e-2
+    kl_warmup_epochs: int = 0
+    gradient_clip: float = 0.0
+    precision: str = "auto"
+    encoder_init: str = "prior"
+    recompose: bool = True
+    augment: bool = True
+    patience: int = 0
+    validation_scenes: int = 512
+    validation_every: int = 5
+    max_seconds: float = 0.0
+    collapse_epochs: int = 5
+    seed: int = 0
+    workers: int = 1

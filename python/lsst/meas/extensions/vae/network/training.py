@@ -1,0 +1,419 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Train the prior and the deblender, resumably.
+
+`train` runs one stage: ``"prior"`` learns isolated galaxies (encoder and
+decoder); ``"deblender"`` puts a new encoder before the prior's frozen decoder
+(Arcelin et al. 2020, section 3).  An *epoch* is a number of steps, not a pass
+through the sample: scenes are composed afresh for every batch.
+"""
+
+import json
+import logging
+import os
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..errors import TrainingError
+from ..version import __version__
+from .architecture import make_architecture
+from .composer import SceneComposer
+from .layers import LatentSample
+from .model import get_weights, set_weights
+from .package import ModelPackage
+from .settings import STAGES
+from .validation import ValidationSet
+
+__all__ = ["train"]
+
+_log = logging.getLogger(__name__)
+
+
+class _VariationalModel(keras.Model):
+    """Encoder, latent draw and decoder, with the loss of an architecture."""
+
+    def __init__(self, architecture, encoder, decoder, settings):
+        super().__init__(name="variational_model")
+        self.architecture = architecture
+        self.encoder, self.decoder = encoder, decoder
+        self.sample = LatentSample(seed=settings.seed)
+        self.kl_weight = keras.Variable(settings.kl_weight, trainable=False, dtype="float32", name="kl_weight")
+        self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction")
+        self.kl_tracker = keras.metrics.Mean(name="kl")
+
+    def call(self, inputs, training=False):
+        mean, sigma = self.encoder(inputs, training=training)
+        return {"mean": mean, "sigma": sigma,
+                "output": self.decoder(self.sample(mean, sigma), training=training)}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        mean, sigma = y_pred["mean"], y_pred["sigma"]
+        variance = ops.maximum(ops.square(sigma), 1e-12)
+        kl = 0.5 * ops.sum(ops.square(mean) + variance - 1.0 - ops.log(variance), axis=1)
+        reconstruction = self.architecture.reconstruction_loss(y, y_pred["output"])
+        self.reconstruction_tracker.update_state(reconstruction)
+        self.kl_tracker.update_state(kl)
+        return ops.mean(reconstruction + self.kl_weight * kl)
+
+
+class _Batches(keras.utils.PyDataset):
+    """Batches of a composer; batch ``i`` of epoch ``e`` never depends on how
+    the training came there, so a resumed one sees the same data."""
+
+    def __init__(self, composer, scale, settings, epoch=0):
+        super().__init__(workers=settings.workers, use_multiprocessing=False, max_queue_size=8)
+        self.composer, self.batch_scale, self.settings, self.epoch = composer, scale, settings, epoch
+
+    def __len__(self):
+        return self.settings.steps_per_epoch
+
+    def __getitem__(self, index):
+        number = self.epoch * self.settings.steps_per_epoch + index
+        return self.composer.batch(number, self.settings.batch_size, self.batch_scale)
+
+
+class _Checkpoint:
+    """One safetensors file with all state; replaced whole at every save."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def save(self, model, state):
+        tensors = {f"encoder/{k}": v for k, v in get_weights(model.encoder).items()}
+        tensors |= {f"decoder/{k}": v for k, v in get_weights(model.decoder).items()}
+        tensors |= {f"optimizer/{i}": np.array(v.numpy()) for i, v in enumerate(model.optimizer.variables)}
+        tensors["sample/state"] = np.array(model.sample.generator.state.numpy())
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+        os.close(handle)
+        try:
+            save_file(tensors, temporary, metadata={"state": json.dumps(state)})
+            os.replace(temporary, self.path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def exists(self):
+        return self.path.exists()
+
+    def read_state(self):
+        try:
+            with safe_open(str(self.path), framework="numpy") as file:
+                return json.loads(file.metadata()["state"])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise TrainingError(f"checkpoint {self.path} cannot be read ({error}); delete it to start "
+                                "again") from error
+
+    def restore(self, model):
+        with safe_open(str(self.path), framework="numpy") as file:
+            keys = list(file.keys())
+            for part, target in (("encoder", model.encoder), ("decoder", model.decoder)):
+                set_weights(target, {k.removeprefix(part + "/"): file.get_tensor(k) for k in keys
+                                     if k.startswith(part + "/")}, f"checkpoint {self.path}")
+            variables = model.optimizer.variables
+            if len(variables) != sum(k.startswith("optimizer/") for k in keys):
+                raise TrainingError(f"checkpoint {self.path} is of another optimizer; delete it to start again")
+            for i, variable in enumerate(variables):
+                variable.assign(file.get_tensor(f"optimizer/{i}"))
+            model.sample.generator.state.assign(file.get_tensor("sample/state"))
+
+
+class _Loop(keras.callbacks.Callback):
+    """What happens around epochs: KL warm-up, measurements, checkpoints, stops."""
+
+    def __init__(self, trainer):
+        super().__init__()
+        self.trainer = trainer
+        self.started = time.monotonic()
+        self.reason = "all epochs done"
+
+    def on_epoch_begin(self, epoch, logs=None):
+        settings = self.trainer.settings
+        self.trainer.batches.epoch = epoch
+        rise = min(1.0, (epoch + 1) / settings.kl_warmup_epochs) if settings.kl_warmup_epochs else 1.0
+        self.model.kl_weight.assign(settings.kl_weight * rise)
+        self.epoch_started = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        trainer, settings, state = self.trainer, self.trainer.settings, self.trainer.state
+        row = {"epoch": epoch, "samples": (epoch + 1) * settings.steps_per_epoch * settings.batch_size,
+               "seconds": round(time.monotonic() - self.epoch_started, 2),
+               **{k: float(v) for k, v in logs.items()}}
+        row["samples_per_second"] = round(settings.steps_per_epoch * settings.batch_size / row["seconds"], 1)
+        if not np.isfinite(row["loss"]):
+            raise TrainingError(f"the loss became {row['loss']} in epoch {epoch}: lower learningRate (now "
+                                f"{settings.learning_rate}) or set gradientClip; the last checkpoint is "
+                                f"{trainer.checkpoint.path}")
+        last = epoch + 1 >= settings.epochs
+        over_time = settings.max_seconds and time.monotonic() - self.started > settings.max_seconds
+        measure = last or over_time or (epoch + 1) % settings.validation_every == 0
+        row |= trainer.validate(shapes=bool(measure))
+        state["history"].append(row)
+        state["seconds"] += row["seconds"]
+        state["epoch"] = epoch + 1
+        if row["validation_loss"] < state["best_loss"]:
+            state["best_loss"], state["best_epoch"] = row["validation_loss"], epoch
+        if epoch + 1 >= settings.collapse_epochs and row["active_latents"] < 2:
+            self._save()
+            raise TrainingError(
+                f"posterior collapse: {row['active_latents']} of {settings.latent_dim} latents are active after "
+                f"epoch {epoch}; lower klWeight (now {settings.kl_weight}) or raise klWarmupEpochs")
+        self._save()
+        trainer.report(row)
+        stale = epoch - state["best_epoch"]
+        if settings.schedule == "plateau" and stale and stale % 3 == 0:
+            rate = self.model.optimizer.learning_rate
+            rate.assign(ops.convert_to_numpy(rate) / 3.0)
+        if settings.patience and stale >= settings.patience:
+            self._stop(f"no progress for {stale} epochs")
+        elif over_time and not last:
+            self._stop(f"time limit of {settings.max_seconds:g} s")
+
+    def _save(self):
+        self.trainer.checkpoint.save(self.model, self.trainer.state)
+
+    def _stop(self, reason):
+        self.reason = reason
+        self.model.stop_training = True
+
+
+class _Trainer:
+    """One stage of training; see `train`."""
+
+    def __init__(self, stage, samples, validation, survey, settings, directory, prior, on_epoch):
+        self.stage, self.settings, self.survey, self.prior = stage, settings, survey, prior
+        self.samples, self.on_epoch = list(samples), on_epoch
+        self.directory = Path(directory)
+        self.checkpoint = _Checkpoint(self.directory / f"{stage}.checkpoint.safetensors")
+        size, n_bands = self.samples[0].profiles.shape[-1], len(survey.bands)
+        isolated = stage == "prior"
+        self.composer = SceneComposer(self.samples, survey, recompose=settings.recompose and not isolated,
+                                      augment=settings.augment, isolated=isolated, seed=settings.seed)
+        if prior is None:
+            self.architecture = make_architecture(settings.architecture, n_bands, size, settings.latent_dim)
+            self.normalisation = {"kind": self.architecture.normalisation}
+            if self.architecture.normalisation == "fixed":
+                scale = self.composer.mean_peak() / self.architecture.beta
+                self.normalisation["scale"] = [float(v) for v in scale]
+        else:
+            self._check_prior(prior, size)
+            card = prior.card
+            self.architecture = make_architecture(card["architecture"]["name"], n_bands, size, card["latent_dim"],
+                                                  **card["architecture"]["options"])
+            self.normalisation = dict(card["normalisation"])
+        scale = self.architecture.scale(self.composer.noise, self.normalisation.get("scale"))
+        self.batches = _Batches(self.composer, scale, settings)
+        self.validation = ValidationSet(validation, survey, settings.validation_scenes, isolated=isolated,
+                                        scale=scale, seed=settings.seed)
+        self.state = {"stage": stage, "settings": asdict(settings), "epoch": 0, "seconds": 0.0, "history": [],
+                      "best_loss": float("inf"), "best_epoch": -1}
+
+    def _check_prior(self, prior, size):
+        card = prior.card
+        for what, found, expected in (("survey", self.survey.name, card["survey"]),
+                                      ("bands", list(self.survey.band_names), list(card["bands"])),
+                                      ("stamp size", size, card["stamp_size"])):
+            if found != expected:
+                raise TrainingError(f"the sample's {what} is {found!r}, the prior {prior.name!r} has {expected!r}: "
+                                    "train the prior and the deblender on samples of one survey")
+
+    def build(self):
+        settings = self.settings
+        keras.utils.set_random_seed(settings.seed)
+        precision = settings.precision
+        if precision == "auto":
+            precision = "float32" if self.architecture.name == "arcelin2020" else "bfloat16"
+        policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+        try:
+            encoder, decoder = self.architecture.build_encoder(), self.architecture.build_decoder()
+            if self.stage == "deblender":
+                set_weights(decoder, self.prior.part("decoder"), f"prior {self.prior.name}")
+                decoder.trainable = False
+                if settings.encoder_init == "prior":
+                    set_weights(encoder, self.prior.part("prior_encoder"), f"prior {self.prior.name}")
+            self.model = _VariationalModel(self.architecture, encoder, decoder, settings)
+        finally:
+            keras.config.set_dtype_policy(policy)
+        total = settings.epochs * settings.steps_per_epoch
+        warmup = min(settings.warmup_steps, total // 2)
+        rate = settings.learning_rate
+        if settings.schedule == "cosine" and total > warmup:
+            rate = keras.optimizers.schedules.CosineDecay(
+                0.0 if warmup else rate, total - warmup, alpha=0.0, warmup_target=rate if warmup else None,
+                warmup_steps=warmup)
+        optimizer = keras.optimizers.Adam(rate, clipnorm=settings.gradient_clip or None)
+        # XLA compiles convolutions for GPUs better, and for CPUs worse, than
+        # TensorFlow's own kernels do.
+        jit = "auto" if keras.backend.backend() != "tensorflow" else _has_gpu()
+        self.model.compile(optimizer=optimizer, jit_compile=jit)
+        size, n_bands = self.architecture.stamp_size, self.architecture.n_bands
+        self.model(np.zeros((1, size, size, n_bands), np.float32))
+        optimizer.build(self.model.trainable_variables)
+
+    def validate(self, shapes):
+        return self.validation.measure(self.architecture, self.model, shapes=shapes)
+
+    def report(self, row):
+        """Append a row to the history file and tell whoever listens."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with open(self.directory / f"{self.stage}.history.jsonl", "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        parts = [f"epoch {row['epoch'] + 1}/{self.settings.epochs}", f"loss {row['loss']:.4g}",
+                 f"validation {row['validation_loss']:.4g}", f"KL {row['kl']:.3g}",
+                 f"{row['active_latents']} active latents", f"{row['samples_per_second']:.0f} samples/s"]
+        if "alpha_1" in row:
+            parts.append(f"|e| half-width {row['e_half_width']:.3f}, alpha {row['alpha_1']:+.3f} "
+                         f"{row['alpha_2']:+.3f}, r mag {row['mag_median']:+.3f} +- {row['mag_half_width']:.3f}")
+        _log.info("%s: %s", self.stage, ", ".join(parts))
+        if self.on_epoch is not None:
+            self.on_epoch(row)
+
+    def run(self):
+        self.build()
+        if self.checkpoint.exists():
+            state = self.checkpoint.read_state()
+            _same_settings(state, self.state, self.checkpoint.path)
+            self.checkpoint.restore(self.model)
+            self.state = state
+            _log.info("%s: resumes after epoch %d of %d", self.stage, state["epoch"], self.settings.epochs)
+        loop = _Loop(self)
+        callbacks = [loop]
+        board = _tensorboard(self.directory / "tensorboard" / self.stage)
+        if board is not None:
+            callbacks.append(board)
+        if self.state["epoch"] < self.settings.epochs:
+            self.model.fit(self.batches, epochs=self.settings.epochs, initial_epoch=self.state["epoch"],
+                           verbose=0, callbacks=callbacks)
+        _log.info("%s: stopped after epoch %d: %s", self.stage, self.state["epoch"], loop.reason)
+        return self.package(loop.reason)
+
+    def package(self, reason="not said"):
+        """Pack the present weights with a card that tells how they came."""
+        measured = [row for row in self.state["history"] if "alpha_1" in row]
+        stage_card = {
+            "settings": asdict(self.settings), "epochs": self.state["epoch"],
+            "samples_seen": self.state["epoch"] * self.settings.steps_per_epoch * self.settings.batch_size,
+            "seconds": round(self.state["seconds"], 1), "stopped": reason,
+            "samples": [{"kind": s.kind, "split": s.split, "scenes": s.n_scenes, "seed": s.seed,
+                         "settings": s.settings} for s in self.samples],
+            "versions": {"meas_extensions_vae": __version__, "keras": keras.__version__,
+                         "backend": keras.backend.backend()},
+            "validation": measured[-1] if measured else {},
+        }
+        encoder, decoder = get_weights(self.model.encoder), get_weights(self.model.decoder)
+        if self.stage == "deblender":
+            card = json.loads(json.dumps(self.prior.card))
+            card["training"]["deblender"] = stage_card
+            parts = {**self.prior.parts, "decoder": decoder, "deblender_encoder": encoder}
+            return ModelPackage(card, parts)
+        survey = self.survey
+        card = {
+            "name": f"{survey.name}-{self.architecture.name}",
+            "architecture": {"name": self.architecture.name, "options": _jsonable(self.architecture.options)},
+            "survey": survey.name, "bands": list(survey.band_names), "image_unit": survey.image_unit,
+            "pixel_scale": [band.pixel_scale for band in survey.bands],
+            "psf": [{"kind": b.psf.kind, "fwhm": b.psf.fwhm, "beta": b.psf.beta} for b in survey.bands],
+            "noise": [float(v) for v in self.composer.noise],
+            "stamp_size": self.architecture.stamp_size, "latent_dim": self.architecture.latent_dim,
+            "normalisation": self.normalisation, "training": {"prior": stage_card},
+        }
+        return ModelPackage(card, {"prior_encoder": encoder, "decoder": decoder})
+
+
+def train(stage, samples, validation, survey, settings, directory, *, prior=None, on_epoch=None):
+    """Train one stage, resuming from the checkpoint in ``directory`` if any.
+
+    Parameters
+    ----------
+    stage : {"prior", "deblender"}
+        Which network to train.
+    samples : sequence of `~..simulation.shards.StampSample`
+        Training samples.  The prior stage leaves the neighbours out, so
+        blended samples serve for it too; the deblender stage puts the
+        neighbours of the blended ones around the targets of all.
+    validation : `~..simulation.shards.StampSample`
+        Validation sample.
+    survey : `~..survey.Survey`
+        Survey of all, with their bands.
+    settings : `~.settings.TrainingSettings`
+        Settings.
+    directory : path-like
+        Where checkpoint, history and TensorBoard logs are written.
+    prior : `ModelPackage`, optional
+        Result of the prior stage, for the deblender stage.
+    on_epoch : callable, optional
+        Called with each row of the history, a `dict`.
+
+    Returns
+    -------
+    package : `ModelPackage`
+        The prior stage's has a prior encoder and a decoder; the deblender
+        stage's all three parts.
+
+    Raises
+    ------
+    TrainingError
+        Raised if the samples do not fit, the loss is not finite, the
+        posterior collapses, or the checkpoint is of another training.
+    """
+    if stage not in STAGES:
+        raise TrainingError(f"unknown stage {stage!r}; the stages are {', '.join(STAGES)}")
+    if stage == "deblender" and prior is None:
+        raise TrainingError("the deblender stage needs a prior: run the prior stage first and give its package")
+    _check_samples(stage, list(samples), validation, survey, settings)
+    return _Trainer(stage, samples, validation, survey, settings, directory, prior, on_epoch).run()
+
+
+def _check_samples(stage, samples, validation, survey, settings):
+    n_scenes = sum(sample.n_scenes for sample in samples)
+    if n_scenes < settings.batch_size:
+        raise TrainingError(f"the samples have {n_scenes} scenes, fewer than one batch of "
+                            f"{settings.batch_size}: simulate more or lower batchSize")
+    for sample in (*samples, validation):
+        if sample.split == "test":
+            raise TrainingError("the test split may not be trained or validated on: take 'train' and 'validation'")
+        if sample.survey != survey.name or tuple(sample.bands) != survey.band_names:
+            raise TrainingError(f"a sample of {sample.survey} {''.join(sample.bands)} among samples of "
+                                f"{survey.name} {''.join(survey.band_names)}: train on one survey")
+        if sample.profiles.shape[-2:] != samples[0].profiles.shape[-2:]:
+            raise TrainingError(f"stamps of {sample.profiles.shape[-2:]} among stamps of "
+                                f"{samples[0].profiles.shape[-2:]} pixels: train on one size")
+    if stage == "deblender" and not any(sample.kind == "blended" for sample in samples):
+        raise TrainingError("the deblender stage needs a blended sample: simulate one with kind='blended'")
+
+
+def _same_settings(found, wanted, path):
+    """A checkpoint may be continued longer, but not under other settings."""
+    free = {"epochs", "max_seconds", "patience", "workers", "validation_every"}
+    for key, value in wanted["settings"].items():
+        if key not in free and found["settings"].get(key) != value:
+            raise TrainingError(f"checkpoint {path} was trained with {key}={found['settings'].get(key)!r}, now "
+                                f"{key}={value!r}: use the old value, another directory, or delete it")
+
+
+def _tensorboard(directory):
+    """TensorBoard's callback, where it can be had."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    return keras.callbacks.TensorBoard(log_dir=str(directory), write_graph=False, update_freq="epoch")
+
+
+def _has_gpu():
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _jsonable(options):
+    return json.loads(json.dumps(options))

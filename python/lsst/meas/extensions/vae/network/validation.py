@@ -1,0 +1,168 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Measure a network during training: loss, shape errors, magnitudes, alpha."""
+
+import numpy as np
+
+from ..simulation.metrics import ksb_shear
+from .composer import SceneComposer
+
+__all__ = ["ValidationSet", "clipped_slope", "half_width"]
+
+
+def half_width(values):
+    """Half the distance between the 16th and the 84th percentile.
+
+    Parameters
+    ----------
+    values : array-like
+        Values; NaN are left out.
+
+    Returns
+    -------
+    width : `float`
+        NaN if no value is finite.
+    """
+    values = np.asarray(values)
+    values = values[np.isfinite(values)]
+    return float(np.diff(np.percentile(values, [16, 84]))[0] / 2) if values.size else float("nan")
+
+
+def clipped_slope(x, y, clip=3.0, rounds=10):
+    """Slope of a straight line fitted with outliers clipped.
+
+    The plain slope of measured against true ellipticity is driven by a few
+    failed measurements, so alpha is reported from this one first.
+
+    Parameters
+    ----------
+    x, y : array-like
+        Abscissae and ordinates; pairs with NaN are left out.
+    clip : `float`, optional
+        Residuals beyond so many standard deviations are left out.
+    rounds : `int`, optional
+        Most rounds of clipping.
+
+    Returns
+    -------
+    slope : `float`
+        NaN with fewer than three points.
+    """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    keep = np.isfinite(x) & np.isfinite(y)
+    for _ in range(rounds):
+        if keep.sum() < 3:
+            return float("nan")
+        slope, intercept = np.polyfit(x[keep], y[keep], 1)
+        residual = y - slope * x - intercept
+        with np.errstate(invalid="ignore"):
+            new = np.isfinite(residual) & (np.abs(residual) <= clip * np.std(residual[keep]))
+        if (new == keep).all():
+            break
+        keep = new
+    return float(slope)
+
+
+class ValidationSet:
+    """A fixed set of noisy scenes and what the network makes of them.
+
+    Parameters
+    ----------
+    sample : `~..simulation.shards.StampSample`
+        Validation sample.
+    survey : `~..survey.Survey`
+        Its survey.
+    n_scenes : `int`
+        Use the first so many scenes.
+    isolated : `bool`
+        Leave neighbours out?
+    scale : array-like, ``[band]``
+        Scale at the network's door.
+    seed : `int`
+        Seed of the noise.
+    snr_min : `float`, optional
+        Shapes are measured for targets above this signal to noise in the
+        reference band.
+    """
+
+    def __init__(self, sample, survey, n_scenes, *, isolated, scale, seed, snr_min=10.0):
+        n = min(n_scenes, sample.n_scenes)
+        self.composer = SceneComposer([sample], survey, recompose=False, augment=False, isolated=isolated)
+        rng = np.random.default_rng([seed, 1 << 31])
+        self.scale = np.asarray(scale, dtype=np.float32)
+        pairs = [self.composer.scene(i) for i in range(n)]
+        noisy = np.stack([self.composer.add_noise(target + others, rng) for target, others in pairs])
+        clean = np.stack([target for target, _ in pairs])
+        self.inputs = np.ascontiguousarray(np.moveaxis(noisy / self.scale[:, None, None], 1, -1))
+        self.targets = np.ascontiguousarray(np.moveaxis(clean / self.scale[:, None, None], 1, -1))
+        self.reference = survey.band_names.index(survey.reference_band)
+        band = survey.bands[self.reference]
+        self.psf = band.psf.kernel(band.pixel_scale)
+        self.true_flux = clean[:, self.reference].sum(axis=(1, 2))
+        self.snr = np.asarray(sample.truth["snr"][:n], dtype=float)
+        self.e = np.column_stack([sample.truth["e1"][:n], sample.truth["e2"][:n]]).astype(float)
+        self.measured = (self.snr > snr_min) & np.isfinite(self.e).all(axis=1)
+
+    def measure(self, architecture, model, shapes=True, batch_size=128):
+        """Loss and, if wanted, the errors of shapes and magnitudes.
+
+        Parameters
+        ----------
+        architecture : `Architecture`
+            The architecture.
+        model : `keras.Model`
+            Has ``encoder`` and ``decoder``.
+        shapes : `bool`, optional
+            Measure ellipticities too (about a millisecond a galaxy)?
+
+        Returns
+        -------
+        row : `dict` [`str`, `float`]
+            ``validation_loss`` (decoded posterior means), ``active_latents``
+            and, with ``shapes``, |e| median and half-width, alpha_1, alpha_2
+            (clipped), r magnitude median and half-width, failures.
+        """
+        import keras
+
+        losses, means, fluxes, shapes_out = [], [], [], []
+        for start in range(0, len(self.inputs), batch_size):
+            part = slice(start, start + batch_size)
+            mean, sigma = model.encoder(self.inputs[part], training=False)
+            output = model.decoder(mean, training=False)
+            loss = keras.ops.convert_to_numpy(architecture.reconstruction_loss(self.targets[part], output))
+            mean, sigma = keras.ops.convert_to_numpy(mean), keras.ops.convert_to_numpy(sigma)
+            variance = np.maximum(sigma**2, 1e-12)
+            kl = 0.5 * np.sum(mean**2 + variance - 1 - np.log(variance), axis=1)
+            losses.append(loss + float(model.kl_weight.numpy()) * kl)
+            means.append(mean)
+            if shapes:
+                output = keras.tree.map_structure(keras.ops.convert_to_numpy, output)
+                images = architecture.scaled_images(output)[:, self.reference] * self.scale[self.reference]
+                fluxes.append(images.sum(axis=(1, 2)))
+                shapes_out += [ksb_shear(image, self.psf)[:2] if wanted else (np.nan, np.nan)
+                               for image, wanted in zip(images, self.measured[part])]
+        row = {"validation_loss": float(np.mean(np.concatenate(losses))),
+               "active_latents": int(np.sum(np.var(np.concatenate(means), axis=0) > 0.01))}
+        if shapes:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                magnitude = -2.5 * np.log10(np.concatenate(fluxes) / self.true_flux)
+            row |= self._errors(np.array(shapes_out), magnitude)
+        return row
+
+    def _errors(self, e, magnitude):
+        good = self.measured
+        size = np.hypot(e[:, 0], e[:, 1]) - np.hypot(self.e[:, 0], self.e[:, 1])
+        bright = good & (self.snr > 50)
+        return {
+            "measured": int(good.sum()), "failures": int((good & ~np.isfinite(size)).sum()),
+            "e_median": float(np.nanmedian(size[good])) if good.any() else float("nan"),
+            "e_half_width": half_width(size[good]),
+            "e_half_width_snr50": half_width(size[bright]),
+            "e1_half_width": half_width((e - self.e)[good, 0]),
+            "alpha_1": clipped_slope(self.e[good, 0], e[good, 0]) - 1,
+            "alpha_2": clipped_slope(self.e[good, 1], e[good, 1]) - 1,
+            "mag_median": float(np.nanmedian(magnitude[good])) if good.any() else float("nan"),
+            "mag_half_width": half_width(magnitude[good]),
+        }
