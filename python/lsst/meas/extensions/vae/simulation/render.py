@@ -12,7 +12,7 @@ is ours, because then the costly evaluation is shared by all PSFs of one pixel
 scale and one drawing costs a quarter of `galsim.GSObject.drawImage`.
 """
 
-__all__ = ["PROFILE_ERROR", "ProfileRenderer", "component_profile"]
+__all__ = ["PROFILE_ERROR", "SERSIC_RANGE", "ProfileRenderer", "component_profile", "rounded_index"]
 
 import functools
 import math
@@ -46,6 +46,13 @@ _CUT_FREQUENCIES = 5e-4
 def _unit_sersic(sersic_n: float) -> galsim.Sersic:
     # GalSim forgets all but the last 100 Sersic indices; holding the objects keeps their tables.
     return galsim.Sersic(sersic_n, half_light_radius=1.0, gsparams=_GSPARAMS)
+
+
+def rounded_index(sersic_n, sersic_round=0.05):
+    """The Sersic index that is drawn: rounded, and within `SERSIC_RANGE`."""
+    if sersic_round > 0:
+        sersic_n = round(round(sersic_n / sersic_round) * sersic_round, 4)
+    return float(min(max(sersic_n, SERSIC_RANGE[0]), SERSIC_RANGE[1]))
 
 
 def component_profile(sersic_n, hlr, q=1.0, angle=0.0, shear=(0.0, 0.0), sersic_round=0.05):
@@ -82,9 +89,7 @@ def component_profile(sersic_n, hlr, q=1.0, angle=0.0, shear=(0.0, 0.0), sersic_
         raise galsim.GalSimValueError(
             "Not a drawable component (n, hlr, q, angle)", (sersic_n, hlr, q, angle)
         )
-    if sersic_round > 0:
-        sersic_n = round(round(sersic_n / sersic_round) * sersic_round, 4)
-    base = _unit_sersic(float(min(max(sersic_n, SERSIC_RANGE[0]), SERSIC_RANGE[1])))
+    base = _unit_sersic(rounded_index(sersic_n, sersic_round))
     # One matrix holds size, axis ratio, rotation and lensing: nested GalSim transformations cost more.
     cos, sin = math.cos(angle), math.sin(angle)
     along, across = hlr / math.sqrt(q), hlr * math.sqrt(q)

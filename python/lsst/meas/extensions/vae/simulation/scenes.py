@@ -25,7 +25,7 @@ from astropy.table import Table
 from ..errors import CatalogError, VaeError
 from ..version import __version__
 from . import metrics
-from .render import ProfileRenderer, component_profile
+from .render import ProfileRenderer, component_profile, rounded_index
 from .shards import StampSample, pack_profiles
 
 _CHUNK_SCENES = 128
@@ -145,9 +145,6 @@ class GalaxyLibrary:
         Reference-band cut in the survey's magnitudes.
     colour_gradients : `bool`
     sersic_round : `float`
-    reachable_snr : `float`
-        Leave out of ``bright`` the galaxies whose isolated reference-band SNR
-        is below this even if they were point sources.
 
     Raises
     ------
@@ -157,7 +154,7 @@ class GalaxyLibrary:
 
     def __init__(self, galaxies, survey, mag_limit=None, colour_gradients=True, sersic_round=0.05):
         self.reference = survey.band_names.index(survey.reference_band)
-        magnitudes = galaxies.magnitudes(survey)
+        magnitudes = galaxies.magnitudes(survey, colour_gradients=colour_gradients)
         electrons = galaxies.fluxes(survey, colour_gradients=colour_gradients)
         usable = np.isfinite(electrons).all(axis=(1, 2)) & np.isfinite(magnitudes[:, self.reference])
         if mag_limit is not None:
@@ -187,6 +184,27 @@ class GalaxyLibrary:
     def reference_magnitude(self):
         """Reference-band magnitudes [galaxy] in the survey's system."""
         return self.magnitudes[:, self.reference]
+
+    def describe(self, index, rotation, shear, band_names):
+        """All that draws a galaxy again, as columns of a field's truth.
+
+        Returns
+        -------
+        columns : `dict`
+        """
+        total = self.fluxes[index].sum(axis=0)
+        columns = {"ident": self.ident[index], "redshift": self.redshift[index]}
+        columns |= {f"flux_{name}": total[b] for b, name in enumerate(band_names)}
+        columns |= {f"mag_{name}": self.magnitudes[index, b] for b, name in enumerate(band_names)}
+        for c, ((sersic_n, hlr, q, angle), flux) in enumerate(zip(self._shapes[index], self.fluxes[index])):
+            columns |= {
+                f"sersic_n_{c}": rounded_index(sersic_n, self._sersic_round),
+                f"hlr_{c}": hlr,
+                f"q_{c}": q,
+                f"angle_{c}": (angle + rotation) % math.pi,
+            }
+            columns |= {f"flux_{c}_{name}": flux[b] for b, name in enumerate(band_names)}
+        return columns | {"g1": shear[0], "g2": shear[1]}
 
     def components(self, index, rotation=0.0, shear=(0.0, 0.0)):
         """Profiles and fluxes of a galaxy's components.
@@ -501,7 +519,6 @@ def simulate_stamps(galaxies, survey, settings, n_scenes, seed, split="train", p
         raise VaeError(
             f"n_scenes, seed, processes are {n_scenes}, {seed}, {processes}: expected at least 1, 0 and 1"
         )
-    # Sheared samples are compared pair by pair: what is drawn must not depend on the shear.
     library = GalaxyLibrary(
         galaxies.split(split), survey, settings.mag_limit, settings.colour_gradients, settings.sersic_round
     )

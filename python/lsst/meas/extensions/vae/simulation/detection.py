@@ -1,0 +1,364 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Detection on all bands at once: parents (footprints) and their peaks.
+
+A stand-in for LSST's per-band detection and merging, for simulated fields.
+
+Two images serve two ends. Whether light is significant is told by the matched
+filter: each band is correlated with its own PSF and divided by its noise, and
+the bands' positive signal-to-noise ratios are added in quadrature, which
+favours no colour. The threshold on that sum is the one that noise alone passes
+as rarely as a Gaussian passes ``threshold`` sigma. Where the peaks of a blend
+are is told by a sharper image, because the matched filter merges neighbours
+closer than about 1.3 FWHM: the bands, smoothed by half a PSF, are added in
+units of their noise. A peak must stand out of that image by ``prominence``
+sigma: it is counted against the highest saddle that leads to a higher peak.
+"""
+
+__all__ = ["Detection", "ParentDetection", "Peak", "combined_threshold", "detect"]
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import scipy.ndimage
+import scipy.optimize
+import scipy.signal
+import scipy.stats
+
+from ..errors import ImageError
+
+_EIGHT = np.ones((3, 3), int)
+
+# Smoothing of the image that peaks are sought in, in units of the PSF's sigma.
+_PEAK_SMOOTHING = 0.5
+
+# A peak stands out by this part of its height at least: imperfect variances make bright cores ripple.
+_RELATIVE_PROMINENCE = 0.02
+
+
+class Peak(NamedTuple):
+    """Where a galaxy seems to be."""
+
+    x: float
+    """Column [pixel], refined to a fraction."""
+    y: float
+    """Row [pixel], refined to a fraction."""
+    snr: float
+    """Matched-filter SNR, positive parts of all bands added in quadrature."""
+
+
+@dataclass
+class ParentDetection:
+    """A connected footprint and its peaks.
+
+    Attributes
+    ----------
+    id : `int`
+        From 1, in raster order of the brightest peaks; the footprint's value
+        in ``Detection.segmentation``.
+    bbox : (`int`, `int`, `int`, `int`)
+        (y0, y1, x0, x1) [pixel], the ends excluded.
+    mask : `numpy.ndarray` [y1 - y0, x1 - x0] of `bool`
+        The footprint's pixels.
+    peaks : `list` [`Peak`]
+        Brightest first.
+    peak_bands : `numpy.ndarray` [peak, band] of `bool`
+        Whether the peak is above threshold in that band alone.
+    footprint_bands : `numpy.ndarray` [band] of `bool`
+        Whether any pixel of the footprint is.
+    """
+
+    id: int
+    bbox: tuple
+    mask: np.ndarray
+    peaks: list
+    peak_bands: np.ndarray
+    footprint_bands: np.ndarray
+
+    @property
+    def area(self):
+        """Number of pixels."""
+        return int(self.mask.sum())
+
+
+@dataclass
+class Detection:
+    """What `detect` found.
+
+    Attributes
+    ----------
+    segmentation : `numpy.ndarray` [y, x] of `int32`
+        A parent's id, or 0.
+    parents : `list` [`ParentDetection`]
+    snr : `numpy.ndarray` [y, x] of `float32`
+        The matched-filter SNR of all bands, 0 where no band has data.
+    threshold : `float`
+        The value of ``snr`` that parents and peaks pass.
+    """
+
+    segmentation: np.ndarray
+    parents: list
+    snr: np.ndarray
+    threshold: float
+
+    @property
+    def n_peaks(self):
+        """Peaks of all parents."""
+        return sum(len(parent.peaks) for parent in self.parents)
+
+
+def combined_threshold(threshold, n_bands):
+    """The combined SNR that noise passes as rarely as ``threshold`` sigma.
+
+    Parameters
+    ----------
+    threshold : `float`
+        [Gaussian sigma], at most 30.
+    n_bands : `int`
+
+    Returns
+    -------
+    combined : `float`
+        For sqrt(sum_b max(snr_b, 0)^2) of independent bands: each is positive
+        half of the time, so the square is a binomial mixture of chi-squares.
+    """
+    counts = np.arange(1, n_bands + 1)
+    weights = scipy.stats.binom.logpmf(counts, n_bands, 0.5)
+    wanted = scipy.stats.norm.logsf(threshold)
+
+    def excess(value):
+        return np.logaddexp.reduce(weights + scipy.stats.chi2.logsf(value**2, counts)) - wanted
+
+    if excess(0.0) <= 0:
+        return 0.0
+    return float(scipy.optimize.brentq(excess, 0.0, threshold + 3 * math.sqrt(n_bands) + 3))
+
+
+def detect(images, variance, psfs, mask=None, threshold=5.0, grow=2.4, prominence=3.0):
+    """Detect parents and peaks on all bands at once.
+
+    Parameters
+    ----------
+    images : `numpy.ndarray` [band, y, x]
+        Sky-subtracted.
+    variance : `numpy.ndarray` [band, y, x]
+        [unit of the images, squared]
+    psfs : `numpy.ndarray` [band, ky, kx]
+        PSF of each band at the field's centre; odd sides.
+    mask : `numpy.ndarray` [y, x] or [band, y, x], optional
+        Pixels to ignore, where not zero. So are non-finite pixels and those
+        without a positive variance.
+    threshold : `float`
+        [Gaussian sigma]
+    grow : `float`
+        Footprints grow by this many PSF sigmas.
+    prominence : `float`
+        By how much peaks stand out [sigma].
+
+    Returns
+    -------
+    detection : `Detection`
+
+    Raises
+    ------
+    ImageError
+        If shapes do not fit or a PSF is unusable.
+    """
+    images, variance, psfs = (np.asarray(array, np.float64) for array in (images, variance, psfs))
+    good = _good_pixels(images, variance, psfs, mask)
+    if not 0 < threshold <= 30:
+        raise ImageError(f"Detection threshold is {threshold}: expected 0 to 30 sigma")
+    images = np.where(good, images, 0.0)
+    variance = np.where(good, variance, 0.0)
+    sigma = float(np.median([_sigma(psf) for psf in psfs]))
+
+    snr_bands = np.stack([_filtered(*planes) for planes in zip(images, variance, psfs)])
+    snr = np.sqrt((np.clip(snr_bands, 0.0, None) ** 2).sum(axis=0))
+    limit = combined_threshold(threshold, len(images))
+    # A pixel that no band has cannot be a peak, but a footprint may span it.
+    has_data = good.any(axis=0)
+    bright = (snr >= limit) & has_data
+    grown = _grow(bright, grow * sigma)
+    labels, _ = scipy.ndimage.label(grown, _EIGHT)
+
+    kernel = _gaussian(_PEAK_SMOOTHING * sigma)
+    sharp = sum(_filtered(image, var, kernel) for image, var in zip(images, variance)) / math.sqrt(
+        len(images)
+    )
+    rows, columns = _peaks(np.where(has_data, sharp, -np.inf), labels, bright, prominence)
+    return _collect(labels, rows, columns, sharp, snr, snr_bands, bright, limit, threshold)
+
+
+def _good_pixels(images, variance, psfs, mask):
+    """Usable pixels [band, y, x], once the shapes fit."""
+    if images.ndim != 3 or len(images) == 0 or images.size == 0:
+        raise ImageError(f"Images have shape {images.shape}: expected [band, y, x]")
+    if variance.shape != images.shape:
+        raise ImageError(f"Variance has shape {variance.shape}: expected {images.shape}, as the images")
+    if psfs.ndim != 3 or len(psfs) != len(images) or psfs.shape[1] % 2 == 0 or psfs.shape[2] % 2 == 0:
+        raise ImageError(f"PSFs have shape {psfs.shape}: expected [{len(images)}, y, x] with odd sides")
+    if not (np.isfinite(psfs).all() and (psfs.sum(axis=(1, 2)) > 0).all()):
+        raise ImageError("A PSF is not finite or has no flux: give its kernel image of unit sum")
+    good = np.isfinite(images) & np.isfinite(variance) & (variance > 0)
+    if mask is not None:
+        mask = np.asarray(mask)
+        if mask.shape not in (images.shape, images.shape[1:]):
+            raise ImageError(f"Mask has shape {mask.shape}: expected {images.shape} or {images.shape[1:]}")
+        good &= mask == 0
+    return good
+
+
+def _sigma(psf):
+    """Gaussian sigma [pixel] of the PSF's core, from its effective area."""
+    # A Gaussian covers 4 pi sigma^2 pixels; wings hardly count, unlike in second moments.
+    return math.sqrt(psf.sum() ** 2 / (psf**2).sum() / (4 * math.pi))
+
+
+def _gaussian(sigma):
+    half = max(1, math.ceil(4 * sigma))
+    line = np.exp(-0.5 * (np.arange(-half, half + 1) / sigma) ** 2)
+    return np.outer(line, line)
+
+
+def _filtered(image, variance, kernel):
+    """The image correlated with the kernel, over its noise; pixels of zero
+    variance count for nothing.
+    """
+    signal = scipy.signal.oaconvolve(image, kernel[::-1, ::-1], mode="same")
+    noise2 = scipy.signal.oaconvolve(variance, kernel[::-1, ::-1] ** 2, mode="same")
+    # Rounding leaves tiny values of either sign where there is no data within the kernel's reach.
+    floor = 1e-10 * max(noise2.max(), 0.0)
+    return np.divide(
+        signal, np.sqrt(np.maximum(noise2, floor)), out=np.zeros_like(signal), where=noise2 > floor
+    )
+
+
+def _grow(mask, radius):
+    if radius <= 0 or not mask.any():
+        return mask
+    return scipy.ndimage.distance_transform_edt(~mask) <= radius
+
+
+def _peaks(sharp, labels, bright, prominence):
+    """Rows and columns of the peaks of ``sharp``.
+
+    Every pixel of a footprint climbs to its highest neighbour until it stands
+    on a local maximum; the pixels that end on one are its basin. Where basins
+    touch, the higher a saddle the earlier they merge, and the lower of the two
+    maxima is then known to stand out by its height above that saddle.
+    """
+    inside = np.flatnonzero(labels.ravel() > 0)
+    if len(inside) == 0:
+        return np.zeros(0, int), np.zeros(0, int)
+    ny, nx = sharp.shape
+    padded = np.full((ny + 2, nx + 2), -np.inf)
+    padded[1:-1, 1:-1] = np.where(labels > 0, sharp, -np.inf)
+    width = nx + 2
+    flat = padded.ravel()
+    pixels = (inside // nx + 1) * width + inside % nx + 1
+    offsets = np.array([dy * width + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx])
+
+    # Rank breaks the ties of plateaus, so that each has one maximum.
+    rank = np.full(flat.size, -1)
+    order = pixels[np.argsort(flat[pixels], kind="stable")]
+    rank[order] = np.arange(len(order))
+    neighbours = pixels[:, None] + offsets
+    highest = neighbours[np.arange(len(pixels)), np.argmax(rank[neighbours], axis=1)]
+    uphill = np.arange(flat.size)
+    uphill[pixels] = np.where(rank[highest] > rank[pixels], highest, pixels)
+    while True:
+        further = uphill[uphill]
+        if np.array_equal(further, uphill):
+            break
+        uphill = further
+
+    tops = pixels[uphill[pixels] == pixels]
+    height = {int(top): flat[top] for top in tops}
+    stands_out = dict.fromkeys(height, math.inf)
+    saddles = {}
+    for offset in offsets[offsets > 0]:
+        other = pixels + offset
+        touching = (rank[other] >= 0) & (uphill[other] != uphill[pixels])
+        a, b = uphill[pixels[touching]], uphill[other[touching]]
+        level = np.minimum(flat[pixels[touching]], flat[other[touching]])
+        for pair in zip(np.minimum(a, b).tolist(), np.maximum(a, b).tolist(), level.tolist()):
+            if pair[2] > saddles.get(pair[:2], -math.inf):
+                saddles[pair[:2]] = pair[2]
+    leader = {top: top for top in height}
+
+    def find(top):
+        while leader[top] != top:
+            leader[top] = leader[leader[top]]
+            top = leader[top]
+        return top
+
+    for (a, b), level in sorted(saddles.items(), key=lambda item: -item[1]):
+        a, b = find(a), find(b)
+        if a == b:
+            continue
+        low, high = (a, b) if rank[a] < rank[b] else (b, a)
+        stands_out[low] = height[low] - level
+        leader[low] = high
+    chosen = [
+        top
+        for top in height
+        if bright[top // width - 1, top % width - 1]
+        and stands_out[top] >= max(prominence, _RELATIVE_PROMINENCE * height[top])
+    ]
+    chosen = np.array(chosen, int)
+    return chosen // width - 1, chosen % width - 1
+
+
+# Least squares for a quadratic over 3 x 3 pixels: its first and second derivatives are sums with these weights.
+_DX = np.array([[-1, 0, 1]] * 3) / 6
+_DXX = np.array([[1, -2, 1]] * 3) / 3
+_DXY = np.array([[1, 0, -1], [0, 0, 0], [-1, 0, 1]]) / 4
+
+
+def _refine(image, row, column):
+    """(x, y) of the top of the quadratic through the 3 x 3 pixels about a
+    local maximum; the pixel itself where they do not bend down.
+    """
+    patch = image[row - 1 : row + 2, column - 1 : column + 2]
+    if row < 1 or column < 1 or patch.shape != (3, 3) or not np.isfinite(patch).all():
+        return float(column), float(row)
+    gradient = np.array([(patch * _DX).sum(), (patch * _DX.T).sum()])
+    hessian = np.array(
+        [[(patch * _DXX).sum(), (patch * _DXY).sum()], [(patch * _DXY).sum(), (patch * _DXX.T).sum()]]
+    )
+    if not (hessian[0, 0] < 0 and np.linalg.det(hessian) > 0):
+        return float(column), float(row)
+    dx, dy = np.clip(-np.linalg.solve(hessian, gradient), -0.7, 0.7)
+    return float(column + dx), float(row + dy)
+
+
+def _collect(labels, rows, columns, sharp, snr, snr_bands, bright, limit, threshold):
+    """Parents in order, with their peaks."""
+    found = []
+    owners = labels[rows, columns]
+    for label, box in enumerate(scipy.ndimage.find_objects(labels), start=1):
+        mask = labels[box] == label
+        mine = np.flatnonzero(owners == label)
+        places = [(rows[i], columns[i]) for i in mine]
+        if not places:
+            # The highest point of the sharp image lies where the matched filter is below threshold.
+            where = np.where(mask & bright[box], snr[box], -np.inf)
+            y, x = np.unravel_index(np.argmax(where), where.shape)
+            places = [(y + box[0].start, x + box[1].start)]
+        places.sort(key=lambda place: (-snr[place], place))
+        peaks = [Peak(*_refine(sharp, *place), float(snr[place])) for place in places]
+        peak_bands = np.array([snr_bands[:, y, x] >= threshold for y, x in places])
+        footprint_bands = (snr_bands[:, box[0], box[1]][:, mask] >= threshold).any(axis=1)
+        found.append((places[0], label, box, mask, peaks, peak_bands, footprint_bands))
+    found.sort(key=lambda parent: parent[0])
+    segmentation = np.zeros(labels.shape, np.int32)
+    parents = []
+    for number, (_, _, box, mask, peaks, peak_bands, footprint_bands) in enumerate(found, start=1):
+        segmentation[box][mask] = number
+        bbox = (box[0].start, box[0].stop, box[1].start, box[1].stop)
+        parents.append(ParentDetection(number, bbox, mask, peaks, peak_bands, footprint_bands))
+    return Detection(segmentation, parents, snr.astype(np.float32), limit)
