@@ -6,7 +6,7 @@
 with the collections of DESIGN.md and with resuming as the ordinary case.
 """
 
-__all__ = ["RunPlan", "RunSummary", "planRun", "resolveInputs", "runPlan", "userCollection"]
+__all__ = ["RunPlan", "RunSummary", "planRun", "resolveInputs", "runPlan", "userCollection", "userName"]
 
 import ast
 import getpass
@@ -31,8 +31,11 @@ def userCollection(name: str) -> str:
     name : `str`
         A name with a slash stays as it is; another becomes ``u/<user>/<name>``.
     """
-    if "/" in name:
-        return name
+    return name if "/" in name else f"u/{userName()}/{name}"
+
+
+def userName() -> str:
+    """Return the name of the user, ``anonymous`` if there is none."""
     user = os.environ.get("USER") or os.environ.get("LOGNAME")
     if not user:
         try:
@@ -40,7 +43,7 @@ def userCollection(name: str) -> str:
         except (KeyError, OSError, ImportError):
             # A container may run as a number that has no name.
             user = "anonymous"
-    return f"u/{user}/{name}"
+    return user
 
 
 @dataclass(frozen=True)
@@ -120,17 +123,15 @@ def resolveInputs(butler, names: Iterable[str]) -> list[str]:
     RepositoryError
         If one is not there.
     """
+    known = _allCollections(butler)
     found = []
     for name in names:
-        for candidate in dict.fromkeys((name, userCollection(name))):
-            if butler.collections.exists(candidate):
-                found.append(candidate)
-                break
-        else:
+        full = name if name in known else userCollection(name)
+        if full not in known:
             raise RepositoryError(
-                f"no input collection {name!r} in the repository; it has {_shown(_allCollections(butler))}: "
-                "give one of these by -i"
+                f"no input collection {name!r} in the repository; it has {_shown(known)}: give one of these by -i"
             )
+        found.append(full)
     return list(dict.fromkeys(found))
 
 
@@ -180,7 +181,7 @@ def planRun(
 
     output = userCollection(output)
     members: list[str] = []
-    if butler.collections.exists(output):
+    if output in (known := _allCollections(butler)):
         info = butler.collections.get_info(output)
         if info.type is not CollectionType.CHAINED:
             raise RepositoryError(
@@ -195,7 +196,7 @@ def planRun(
         given = [name for name in resolveInputs(butler, defaultInputs) if name != output]
     if not others and not given and not ownRuns:
         raise RepositoryError(
-            f"no input collections for {label}: give -i; the repository has {_shown(_allCollections(butler))}"
+            f"no input collections for {label}: give -i; the repository has {_shown(known)}"
         )
     previous = None if newRun else _newestRun(butler, label, ownRuns)
     if previous is not None:
@@ -216,7 +217,7 @@ def planRun(
         return RunPlan(label, output, run, tuple(members), True)
     stem = run = f"{output}/{Instrument.makeCollectionTimestamp()}"
     count = 1
-    while butler.collections.exists(run):
+    while run in known:
         count += 1
         run = f"{stem}_{count}"
     kept = others if dropOldRuns else members

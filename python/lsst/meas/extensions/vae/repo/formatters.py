@@ -121,9 +121,6 @@ class ModelPackageFormatter(_FileFormatter):
 class _FitsFormatter(_FileFormatter):
     default_extension = ".fits"
 
-    def _write(self, dataset: Any, path: str) -> None:
-        dataset.writeFits(path)
-
     def _note(self, path: str, provenance: dict[str, Any]) -> None:
         from astropy.io import fits
 
@@ -143,47 +140,50 @@ class MultibandExposureFormatter(_FitsFormatter):
     """Multi-band FITS images; parameters ``bands`` and ``bbox`` cut them."""
 
     def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> Any:
-        from ..afw import MultibandExposure
+        from ..afw.persistence import MultibandExposureReader, readMultibandExposure
 
-        parameters = dict(self.file_descriptor.parameters or {})
-        exposure = MultibandExposure.readFits(path, **parameters)
-        return exposure if component is None else _component(exposure, component)
+        if component == "bands":
+            return list(MultibandExposureReader(path).readBands())
+        return readMultibandExposure(path, **(self.file_descriptor.parameters or {}))
+
+    def _write(self, dataset: Any, path: str) -> None:
+        from ..afw.persistence import writeMultibandExposure
+
+        writeMultibandExposure(dataset, path)
 
 
 class SourceCatalogFormatter(_FitsFormatter):
     """Source catalogues with schema, footprints and peaks, in FITS."""
 
     def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> Any:
-        from ..afw import SourceCatalog
+        from ..afw.persistence import readSourceCatalog
 
-        return SourceCatalog.readFits(path)
+        return readSourceCatalog(path)
+
+    def _write(self, dataset: Any, path: str) -> None:
+        from ..afw.persistence import writeSourceCatalog
+
+        writeSourceCatalog(dataset, path)
 
 
 class MultibandExposureDelegate(StorageClassDelegate):
     """Components and parameters of a multi-band image already in memory."""
 
     def getComponent(self, composite: Any, componentName: str) -> Any:
-        return _component(composite, componentName)
+        if componentName != "bands":
+            raise AttributeError(f"a multi-band image has no component {componentName!r}: expected bands")
+        return list(composite.bands)
 
     def handleParameters(self, inMemoryDataset: Any, parameters=None) -> Any:
-        parameters = dict(parameters or {})
-        bands = parameters.pop("bands", None)
-        bbox = parameters.pop("bbox", None)
-        if parameters:
-            raise KeyError(f"parameters {', '.join(parameters)} of a multi-band image: expected bands, bbox")
-        # Two steps and a list of bands: a single band's name alone would give
-        # a single-band exposure, as in afw.
+        bands, bbox = ((parameters or {}).get(name) for name in ("bands", "bbox"))
         if bbox is not None:
             inMemoryDataset = inMemoryDataset[:, bbox]
         if bands is not None:
-            inMemoryDataset = inMemoryDataset[tuple(bands)]
+            bands = [bands] if isinstance(bands, str) else list(bands)
+            part = inMemoryDataset[bands]
+            # As in afw, one band alone is a single-band exposure.
+            inMemoryDataset = type(inMemoryDataset).fromExposures(bands, [part]) if len(bands) == 1 else part
         return inMemoryDataset
-
-
-def _component(exposure: Any, name: str) -> Any:
-    if name == "bands":
-        return list(exposure.bands)
-    raise AttributeError(f"a multi-band image has no component {name!r}: expected bands")
 
 
 def readProvenance(path) -> dict[str, Any]:
