@@ -12,25 +12,18 @@ them, and frozen when a Task runs.
 __all__ = ["Config", "FieldValidationError", "UnknownFieldError"]
 
 import difflib
-import math
 import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pydantic
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from ..errors import VaeError
-from .fields import FieldSpec, normalise, readSpec, sameValue
-
-# Frames in these directories are not who set a value.
-_INTERNAL = tuple(
-    os.path.join(os.path.dirname(os.path.abspath(f)), "") for f in (__file__, pydantic.__file__)
-)
+from .fields import FieldSpec, normalise, readSpec
+from .values import FieldDict, callerLocation, close, literal, sameValue, shorten, toPlain
 
 
 class FieldValidationError(VaeError):
@@ -343,7 +336,8 @@ class Config(BaseModel):
 
     def toDict(self):
         """Return the values as nested plain dicts and lists."""
-        return {name: _toPlain(self._read(name)) for name in self}
+        values = ((name, self._read(name)) for name in self)
+        return {name: v.toDict() if isinstance(v, Config) else toPlain(v) for name, v in values}
 
     def update(self, **values):
         """Set several fields."""
@@ -427,7 +421,7 @@ class Config(BaseModel):
             if isinstance(mine, Config):
                 same = mine.compare(theirs, shortcut, rtol, atol, output)
             else:
-                same = _close(mine, theirs, rtol, atol)
+                same = close(mine, theirs, rtol, atol)
                 if not same:
                     tell(f"{self._name}.{name}: {mine!r} != {theirs!r}")
             equal = equal and same
@@ -570,110 +564,4 @@ class Config(BaseModel):
                     continue
                 doc += f" Deprecated: {info.deprecation_message}"
             comment = "# " + doc.replace("\n", "\n# ")
-            lines.append(f"{comment}\n{root}.{name}={_literal(value)}\n\n")
-
-
-class FieldDict(dict):
-    """The value of a dict field: its changes are checked and remembered."""
-
-    def __init__(self, value, owner, name):
-        super().__init__(value)
-        self._owner = owner
-        self._name = name
-
-    def _change(self, new, label):
-        owner, name = self._owner, self._name
-        owner._assign(name, new, callerLocation(), label)
-        dict.clear(self)
-        dict.update(self, owner.__dict__[name])
-        owner.__dict__[name] = self  # whoever holds this dict goes on holding the field
-
-    def __setitem__(self, key, value):
-        self._change({**self, key: value}, "setitem")
-
-    def __delitem__(self, key):
-        self[key]  # a KeyError as of any dict
-        self._change({k: v for k, v in self.items() if k != key}, "delitem")
-
-    def update(self, *args, **kwargs):
-        self._change({**self, **dict(*args, **kwargs)}, "update")
-
-    def __ior__(self, other):
-        self._change({**self, **dict(other)}, "update")
-        return self
-
-    def clear(self):
-        self._change({}, "clear")
-
-    def setdefault(self, key, default=None):
-        if key not in self:
-            self[key] = default
-        return self[key]
-
-    def pop(self, key, *default):
-        if key not in self and default:
-            return default[0]
-        value = self[key]
-        del self[key]
-        return value
-
-    def popitem(self):
-        key = next(reversed(self))
-        return key, self.pop(key)
-
-    def copy(self):
-        return dict(self)
-
-    def __reduce__(self):
-        return dict, (dict(self),)
-
-    def __deepcopy__(self, memo=None):
-        return dict(self)
-
-
-def callerLocation():
-    """Return the (file, line) of the nearest caller outside this package."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INTERNAL):
-        frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno
-
-
-def shorten(value, limit=80):
-    """Return a value's text on one line, cut to a length."""
-    try:
-        text = repr(value)
-    except Exception:
-        text = f"<{type(value).__name__}>"
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def _toPlain(value):
-    if isinstance(value, Config):
-        return value.toDict()
-    if isinstance(value, dict):
-        return dict(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _literal(value):
-    """Write a value as Python reads it back; repr alone loses infinities."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"float('{value!r}')"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_literal, value)) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_literal(k)}: {_literal(v)}" for k, v in value.items()) + "}"
-    return repr(value)
-
-
-def _close(a, b, rtol, atol):
-    """Whether two values agree within NumPy's kind of tolerance."""
-    if isinstance(a, float) and isinstance(b, float):
-        return sameValue(a, b) or abs(a - b) <= atol + rtol * abs(b)
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return len(a) == len(b) and all(_close(x, y, rtol, atol) for x, y in zip(a, b, strict=True))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_close(a[key], b[key], rtol, atol) for key in a)
-    return a == b
+            lines.append(f"{comment}\n{root}.{name}={literal(value)}\n\n")

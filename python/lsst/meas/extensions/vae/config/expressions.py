@@ -15,6 +15,7 @@ __all__ = ["Assertion", "Refusal", "evaluate", "parseText", "sourceOf"]
 import ast
 import io
 import keyword
+import math
 import operator
 import re
 import tokenize
@@ -113,8 +114,6 @@ def parseText(text, mode="exec"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ast.parse("\n".join(lines), mode=mode), assertions
-    except tokenize.TokenError as error:
-        raise Refusal(f"text that is not Python ({error.args[0]})", error.args[1][0]) from None
     except SyntaxError as error:
         raise Refusal(f"text that is not Python ({error.msg})", error.lineno or 1) from None
     except (ValueError, MemoryError, RecursionError, OverflowError) as error:
@@ -127,14 +126,16 @@ def _screen(lines):
     """
     assertions = []
     depth = [0]  # tokens since the last separator, for each open bracket
+    opened = []  # lines of the open brackets
     starting = True
     skipping = 0
-    for token in tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline):
+    for token in _tokens(lines, opened):
         line = token.start[0]
         if token.type in _CONTINUES or line <= skipping and token.type != tokenize.NEWLINE:
             continue
         if token.type == tokenize.NEWLINE or token.type == tokenize.OP and token.string == ";":
             starting, depth = True, [0]
+            opened.clear()
             continue
         if token.type in (tokenize.INDENT, tokenize.DEDENT):
             raise Refusal("an indented line", line)
@@ -154,13 +155,25 @@ def _screen(lines):
         if token.type == tokenize.OP:
             if token.string in "([{":
                 depth.append(0)
-            elif token.string in ")]}" and len(depth) > 1:
+                opened.append(line)
+            elif token.string in ")]}" and opened:
                 depth.pop()
+                opened.pop()
             elif token.string == ",":
                 depth[-1] = 0
         if sum(depth) > _MAX_NESTING:
             raise Refusal(f"an expression of more than {_MAX_NESTING} nested parts", line)
     return assertions
+
+
+def _tokens(lines, opened):
+    try:
+        yield from tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline)
+    except tokenize.TokenError as error:
+        message, (line, _) = error.args
+        if opened and "statement" in message:  # the end of the text was met first
+            raise Refusal("a bracket that is never closed", opened[-1]) from None
+        raise Refusal(f"text that is not Python ({message})", line) from None
 
 
 def _readAssertion(text, line):
@@ -269,8 +282,8 @@ def arithmetic(op, left, right, node):
             f"`{sourceOf(node)}`: only numbers are calculated with, texts and lists are joined by +"
         )
     try:
-        if isinstance(op, ast.Pow) and isinstance(left, int) and isinstance(right, int) and right > 0:
-            if left.bit_length() * right > _MAX_BITS:
+        if isinstance(op, ast.Pow) and isinstance(left, int) and isinstance(right, int):
+            if left and math.log2(abs(left)) * right > _MAX_BITS:
                 raise OverflowError
         value = operation(left, right)
     except (ArithmeticError, ValueError) as error:

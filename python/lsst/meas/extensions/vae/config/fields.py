@@ -10,7 +10,6 @@ messages that users read and for the pex_config field that stands for it.
 
 __all__ = ["FieldSpec", "choiceDocs", "normalise", "readSpec"]
 
-import math
 import numbers
 import types
 from collections.abc import Mapping, Sequence
@@ -81,7 +80,8 @@ class FieldSpec:
             closing = "]" if self.inclusiveMax and self.maximum is not None else ")"
             text += f" in {opening}{low}, {high}{closing}"
         low, high = self.minLength, self.maxLength
-        unit = "characters" if self.dtype is str and self.kind == "scalar" else "items"
+        unit = "character" if self.dtype is str and self.kind == "scalar" else "item"
+        unit += "" if (high or low) == 1 else "s"
         if low is not None and low == high:
             text += f" of {low} {unit}"
         elif low is not None and high is not None:
@@ -198,17 +198,6 @@ def normalise(spec, value):
         if spec.dtype is str and isinstance(value, str):
             return str(value)
     return value
-
-
-def sameValue(a, b):
-    """Whether two field values are equal, NaN being equal to NaN."""
-    if isinstance(a, float) and isinstance(b, float) and math.isnan(a):
-        return math.isnan(b)
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return len(a) == len(b) and all(map(sameValue, a, b))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(sameValue(a[key], b[key]) for key in a)
-    return a == b
 
 
 def _unwrap(annotation, metadata):

@@ -15,8 +15,9 @@ import warnings
 from pathlib import Path
 
 from ..errors import OverrideError, VaeError
-from .config import Config, shorten
+from .config import Config
 from .expressions import MAX_CHARACTERS, Refusal, arithmetic, evaluate, parseText, sourceOf
+from .values import shorten, toPlain
 
 _MAX_DEPTH = 8
 _MAX_LOADS = 256
@@ -171,7 +172,7 @@ class _Run:
                 raise _asError(refusal, filename, line) from None
             except OverrideError:
                 raise  # from a file that this one loads
-            except (VaeError, AttributeError, RecursionError) as error:
+            except (VaeError, RecursionError) as error:
                 raise OverrideError(f"{filename}:{line}: {_oneLine(error)}") from error
 
     def option(self, config, path, value, source):
@@ -186,7 +187,7 @@ class _Run:
             statement.set(statement.owner(path[:-1]), path[-1], value)
         except Refusal as refusal:
             raise OverrideError(f"{source} {'.'.join(path)}: {refusal.what}") from None
-        except (VaeError, AttributeError) as error:
+        except VaeError as error:
             raise OverrideError(f"{source}: {_oneLine(error)}") from error
 
 
@@ -323,7 +324,10 @@ class _Statement:
         """Apply one of the few calls that change a config."""
         if any(keyword.arg is None for keyword in call.keywords):
             raise Refusal(f"`{sourceOf(call)}`")
-        path = self.path(owner) if not isinstance(owner, ast.Subscript) else None
+        try:
+            path = self.path(owner) if not isinstance(owner, ast.Subscript) else None
+        except Refusal:
+            raise Refusal(f"the call `{sourceOf(call)}`") from None
         if method == "load" and path is not None:
             self.load(self.owner(path), call)
         elif method == "retarget" and path:
@@ -385,14 +389,15 @@ class _Statement:
     def task(self, node):
         """Find a Task by the name it has in the text."""
         full = self.dotted(node)
-        if full in self.tasks:
-            return self.tasks[full]
+        tasks = self.run.tasks
+        if full in tasks:
+            return tasks[full]
         module, _, name = full.rpartition(".")
-        task = self.tasks.get(name)
+        task = tasks.get(name)
         # A package may show a class that one of its modules holds.
         if task is not None and f"{task.__module__}.".startswith(f"{module}."):
             return task
-        known = ", ".join(sorted(self.tasks)) or "none"
+        known = ", ".join(sorted(tasks)) or "none"
         raise Refusal(f"the Task {full}; the Tasks that can be named here: {known}")
 
     def dotted(self, node):
@@ -429,10 +434,7 @@ class ModelAccess:
 
     @staticmethod
     def read(config, name):
-        value = config._read(name)
-        if isinstance(value, tuple):
-            return list(value)
-        return dict(value) if isinstance(value, dict) else value
+        return toPlain(config._read(name))
 
     @staticmethod
     def assign(config, name, value, at, label):

@@ -14,7 +14,6 @@ __all__ = ["PexAccess", "PexConfigMixin", "toPex", "toPexConfig"]
 import linecache
 import sys
 import types
-from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import TypeAdapter, ValidationError
@@ -25,7 +24,8 @@ from lsst.pex.config.callStack import StackFrame
 from ..errors import VaeError
 from .config import FieldValidationError
 from .expressions import Refusal
-from .fields import choiceDocs, normalise, sameValue
+from .fields import choiceDocs, normalise
+from .values import sameValue, toPlain
 
 _made = {}  # (model, name, module, bases, kwds) -> class
 
@@ -175,7 +175,7 @@ def _makeField(model, name, spec, default):
         return pexConfig.ConfigField(
             dtype=sub, default=None if default == spec.dtype() else toPex(default, sub), **common
         )
-    common.update(default=_toPlain(default), optional=spec.optional)
+    common.update(default=toPlain(default), optional=spec.optional)
     if spec.kind == "choice":
         return pexConfig.ChoiceField(dtype=spec.dtype, allowed=choiceDocs(spec, info), **common)
     if spec.kind == "list":
@@ -257,15 +257,6 @@ def _wholeCheck(model, name, spec):
 # -- values ----------------------------------------------------------------
 
 
-def _toPlain(value):
-    """Return a field's value as plain lists and dicts."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return list(value)
-    return value
-
-
 def _fillModel(config, pex):
     for name, spec in config._specs.items():
         value = getattr(pex, name)
@@ -274,7 +265,7 @@ def _fillModel(config, pex):
         elif not sameValue(config._read(name), normalise(spec, value)):
             _, frames, label = pex.history[name][-1]
             at = (frames[-1].filename, frames[-1].lineno) if frames else config._source
-            config._assign(name, _toPlain(value), at, label)
+            config._assign(name, toPlain(value), at, label)
 
 
 def _fillPex(config, pex):
@@ -287,7 +278,7 @@ def _fillPex(config, pex):
             entries = config.history[name]
         for value, at, label in entries:
             # Field.__set__ does not warn of deprecation: that was done once.
-            pex._fields[name].__set__(pex, _toPlain(value), at=[_frame(at)], label=label)
+            pex._fields[name].__set__(pex, toPlain(value), at=[_frame(at)], label=label)
 
 
 def _frame(at):
@@ -341,7 +332,7 @@ class PexAccess:
             raise _unknown(config, name)
         value = getattr(config, name)
         return (
-            value if isinstance(value, pexConfig.Config | pexConfig.ConfigurableInstance) else _toPlain(value)
+            value if isinstance(value, pexConfig.Config | pexConfig.ConfigurableInstance) else toPlain(value)
         )
 
     @staticmethod

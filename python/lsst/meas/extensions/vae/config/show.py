@@ -41,8 +41,7 @@ def showConfig(config, pattern=None):
     chosen = set(_matching(config, pattern))
     # Each block is a comment and an assignment; texts are written in one line.
     blocks = [block for block in re.split(r"(?<=\n)\n", text) if block]
-    assigned = [block.rstrip("\n").split("\n")[-1].partition("=")[0].removeprefix("config.") for block in blocks]
-    return "".join(f"{block}\n" for block, name in zip(blocks, assigned, strict=True) if name in chosen)
+    return "".join(f"{block}\n" for block in blocks if _assigned(block) in chosen)
 
 
 def showHistory(config, pattern):
@@ -73,6 +72,10 @@ def showHistory(config, pattern):
             owner = getattr(owner, part)
         blocks.append(owner.formatHistory(field))
     return "\n\n".join(blocks) + "\n"
+
+
+def _assigned(block):
+    return block.rstrip("\n").rpartition("\n")[2].partition("=")[0].removeprefix("config.")
 
 
 def _matching(config, pattern):
