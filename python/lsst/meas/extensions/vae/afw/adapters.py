@@ -89,8 +89,8 @@ def asCubes(mExposure):
         planes = dict(mExposure.mask.getMaskPlaneDict())
     except AttributeError as error:
         raise ImageError(
-            f"Cannot take a {type(mExposure).__name__} for a multiband exposure ({error}): give a MultibandExposure "
-            "or a dict of coadds by band."
+            f"Cannot take a {type(mExposure).__name__} for a multiband exposure ({error}): give a "
+            "MultibandExposure or a dict of coadds by band."
         ) from error
     shape = (len(bands), box.getHeight(), box.getWidth())
     for name, part in zip(("image", "variance", "mask"), parts):
@@ -190,8 +190,8 @@ def fromCellCoadds(coadds):
 
 
 _SHIM_TYPES = (
-    "Box2I", "Extent2I", "Footprint", "IdFactory", "Image", "Mask", "MaskedImage", "PeakTable", "Point2D", "Point2I",
-    "Point2IKey", "Schema", "SchemaMapper", "SourceCatalog", "SourceTable", "SpanSet", "makeHeavyFootprint",
+    "Box2I", "Extent2I", "Footprint", "IdFactory", "Image", "Mask", "MaskedImage", "PeakTable", "Point2D",
+    "Point2I", "Point2IKey", "Schema", "SchemaMapper", "SourceCatalog", "SourceTable", "SpanSet", "makeHeavyFootprint",
 )  # fmt: skip
 
 

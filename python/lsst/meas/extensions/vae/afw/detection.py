@@ -19,27 +19,22 @@ from ..errors import ImageError
 from .exposure import MaskedImage
 from .geometry import Box2I, Point2D, Point2I
 from .image import Image, checkSameUnit
-from .schema import Schema
+from .schema import Field
 from .spans import SpanSet, Stencil
 from .table import BaseCatalog, BaseRecord, BaseTable
 
 
 class PeakTable(BaseTable):
-    """A table of peaks."""
+    """A table of peaks: id, f_x, f_y, i_x, i_y, peakValue."""
 
-    @classmethod
-    def makeMinimalSchema(cls):
-        """id, f_x, f_y, i_x, i_y, peakValue."""
-        schema = Schema()
-        schema.addField("id", type="L", doc="unique ID")
-        schema.addField("f_x", type="F", doc="subpixel column position", units="pixel")
-        schema.addField("f_y", type="F", doc="subpixel row position", units="pixel")
-        schema.addField("i_x", type="I", doc="column position of highest pixel", units="pixel")
-        schema.addField("i_y", type="I", doc="row position of highest pixel", units="pixel")
-        schema.addField(
-            "peakValue", type="F", doc="value of [smoothed] image at peak position", units="count"
-        )
-        return schema
+    _minimal = (
+        Field("id", "L", "unique ID"),
+        Field("f_x", "F", "subpixel column position", "pixel"),
+        Field("f_y", "F", "subpixel row position", "pixel"),
+        Field("i_x", "I", "column position of highest pixel", "pixel"),
+        Field("i_y", "I", "row position of highest pixel", "pixel"),
+        Field("peakValue", "F", "value of [smoothed] image at peak position", "count"),
+    )
 
 
 class PeakRecord(BaseRecord):

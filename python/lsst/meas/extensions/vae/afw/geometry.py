@@ -33,22 +33,19 @@ class _Pair(tuple):
 
     __slots__ = ()
 
-    @staticmethod
-    def _element(value):
-        raise NotImplementedError
+    _element = staticmethod(lambda value: value)  # makes one element of a number
+    _converted = _element  # makes one element of another kind of pair's
 
     def __new__(cls, x=0, y=None):
         if y is None:
-            if isinstance(x, (int, float)) or not hasattr(x, "__iter__"):
+            if type(x) is cls:
+                return x
+            if not hasattr(x, "__iter__"):
                 x = (x, x)  # afw: a single number fills both
             elif isinstance(x, _Pair):
                 x = (cls._converted(x[0]), cls._converted(x[1]))
             x, y = x
         return tuple.__new__(cls, (cls._element(x), cls._element(y)))
-
-    @classmethod
-    def _converted(cls, value):
-        return value
 
     def getX(self):
         """The x element."""
@@ -82,13 +79,8 @@ class _Whole:
 
     __slots__ = ()
 
-    @staticmethod
-    def _element(value):
-        return operator.index(value)
-
-    @classmethod
-    def _converted(cls, value):
-        return math.floor(value + 0.5)  # as lsst.geom: to the nearest pixel, halves up
+    _element = operator.index
+    _converted = staticmethod(lambda value: math.floor(value + 0.5))  # as lsst.geom: the nearest, halves up
 
 
 class _Real:
@@ -96,9 +88,7 @@ class _Real:
 
     __slots__ = ()
 
-    @staticmethod
-    def _element(value):
-        return float(value)
+    _element = float
 
 
 class _Extent(_Pair):
@@ -268,18 +258,17 @@ class Box2I:
             self._fromCorner(Point2I(minimum), Extent2I(maximum), invert)
         else:
             low, high = Point2I(minimum), Point2I(maximum)
-            if invert:
-                low, high = (Point2I(*map(min, zip(low, high))), Point2I(*map(max, zip(low, high))))
+            if invert and (low[0] > high[0] or low[1] > high[1]):
+                low, high = tuple(map(min, zip(low, high))), tuple(map(max, zip(low, high)))
             self._set(low, (high[0] - low[0] + 1, high[1] - low[1] + 1))
 
     def _set(self, corner, dimensions):
         if dimensions[0] <= 0 or dimensions[1] <= 0:
             corner, dimensions = (0, 0), (0, 0)
-        self._min = Point2I(corner[0], corner[1])
-        self._dimensions = Extent2I(dimensions[0], dimensions[1])
+        self._min, self._dimensions = Point2I(corner), Extent2I(dimensions)
 
     def _fromCorner(self, corner, dimensions, invert):
-        if invert and 0 not in dimensions:
+        if invert and min(dimensions) < 0 and 0 not in dimensions:
             corner = Point2I(*(c + d + 1 if d < 0 else c for c, d in zip(corner, dimensions)))
             dimensions = Extent2I(*map(abs, dimensions))
         self._set(corner, dimensions)

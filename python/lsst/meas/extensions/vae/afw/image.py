@@ -118,9 +118,7 @@ def _sliceBox(index, full, origin):
                 value = default
             elif value < 0:
                 if origin is PARENT:
-                    raise ImageError(
-                        f"Negative index {value} in parent coordinates: use LOCAL to count from the end, or a Box2I."
-                    )
+                    raise ImageError(f"Negative index {value} in parent coordinates: use LOCAL, or a Box2I.")
                 value += end
             limits.append(value)
         edges.append(limits)

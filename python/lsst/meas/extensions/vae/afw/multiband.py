@@ -184,7 +184,7 @@ class _MultibandArray(MultibandBase):
         self._array = np.asarray(array)
         if self._array.ndim != 3 or len(self._array) != len(self._bands):
             raise ImageError(
-                f"{len(self._bands)} bands need a cube [{len(self._bands)}, y, x], not shape {self._array.shape}."
+                f"A cube of {len(self._bands)} bands is [{len(self._bands)}, y, x], not {self._array.shape}."
             )
         if bbox is None:
             bbox = Box2I(Point2I(0, 0), Extent2I(self._array.shape[2], self._array.shape[1]))
@@ -479,6 +479,36 @@ class MultibandExposure(MultibandMaskedImage):
             The names of the bands.
         """
         return cls.fromExposures(bands, [butler.get(*args, band=band, **kwargs) for band in bands])
+
+    def select(self, bands=None, bbox=None):
+        """Part of the exposure, always as a `MultibandExposure`.
+
+        Parameters
+        ----------
+        bands : `str` or sequence of `str`, optional
+            The bands; all if not given. A single one does not, as an index
+            would, turn the result into an `Exposure`.
+        bbox : `Box2I`, optional
+            The box; all if not given.
+        """
+        names = self._bands if bands is None else ((bands,) if isinstance(bands, str) else tuple(bands))
+        numbers = [self._number(name) for name in names]
+        if np.all(np.diff(numbers) == 1) and numbers:
+            numbers = slice(numbers[0], numbers[-1] + 1)  # neighbours: a view will do
+        return self._slice(names, numbers, slice(None) if bbox is None else bbox)
+
+    def writeFits(self, path):
+        """Write one FITS file; see `persistence.writeMultibandExposure`."""
+        from .persistence import writeMultibandExposure
+
+        writeMultibandExposure(self, path)
+
+    @staticmethod
+    def readFits(path, bands=None, bbox=None):
+        """Read such a file or part of it; see `persistence.readMultibandExposure`."""
+        from .persistence import readMultibandExposure
+
+        return readMultibandExposure(path, bands, bbox)
 
     def getPsfs(self):
         """The PSF of each band (maybe `None`), a `dict`."""

@@ -193,8 +193,8 @@ class AnalyticPsf(Psf):
         for name, value in (("fwhm", fwhm), ("pixelScale", pixelScale)):
             if not (math.isfinite(value) and value > 0):
                 raise ImageError(f"A PSF's {name} is {value}; a positive number of arcsec is needed.")
-        if size < 1 or size % 2 == 0:
-            raise ImageError(f"A PSF's size is {size} pixels; a positive odd number is needed.")
+        if not 1 <= size <= 1023 or size % 2 == 0:
+            raise ImageError(f"A PSF's size is {size} pixels; an odd number from 1 to 1023 is needed.")
         if kind == "moffat" and not (beta is not None and beta > 1):
             raise ImageError(f"A Moffat PSF's beta is {beta}; a number above 1 is needed.")
         if not math.hypot(e1, e2) < 1:
@@ -283,8 +283,8 @@ class GridPsf(Psf):
                 )
         if kernels.ndim != 4 or kernels.shape[:2] != (len(self.y), len(self.x)):
             raise ImageError(
-                f"A PSF grid of {len(self.y)} x {len(self.x)} nodes needs kernels [{len(self.y)}, {len(self.x)}, k, k], "
-                f"not {kernels.shape}."
+                f"A PSF grid of {len(self.y)} x {len(self.x)} nodes needs kernels "
+                f"[{len(self.y)}, {len(self.x)}, k, k], not {kernels.shape}."
             )
         for j, i in np.ndindex(kernels.shape[:2]):
             if not np.all(np.isnan(kernels[j, i])):
@@ -323,7 +323,7 @@ class GridPsf(Psf):
             for i, wx in self._neighbours(self.x, x):
                 if np.isnan(self.kernels[j, i, 0, 0]):
                     raise PsfDomainError(
-                        f"There is no PSF at ({x:g}, {y:g}): the node x={self.x[i]:g}, y={self.y[j]:g} has none."
+                        f"There is no PSF at ({x:g}, {y:g}): node x={self.x[i]:g}, y={self.y[j]:g} has none."
                     )
                 kernel += wx * wy * self.kernels[j, i]
         return kernel

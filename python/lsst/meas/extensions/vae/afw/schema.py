@@ -8,6 +8,7 @@ __all__ = ["Field", "Key", "Point2DKey", "Point2IKey", "Schema", "SchemaItem", "
 
 import dataclasses
 import fnmatch
+import functools
 import operator
 from typing import NamedTuple
 
@@ -29,8 +30,8 @@ _DTYPES = {
     "String": np.str_,
 }
 _PYTHON_TYPES = {
-    bool: "Flag", int: "L", float: "D", str: "String", np.uint8: "B", np.uint16: "U", np.int32: "I", np.int64: "L",
-    np.float32: "F", np.float64: "D", np.bool_: "Flag",
+    bool: "Flag", int: "L", float: "D", str: "String", np.uint8: "B", np.uint16: "U", np.int32: "I",
+    np.int64: "L", np.float32: "F", np.float64: "D", np.bool_: "Flag",
 }  # fmt: skip
 
 
@@ -91,19 +92,19 @@ class Field:
         kind = self.type.removeprefix("Array")
         if kind not in _DTYPES or (self.isArray and kind in ("Flag", "Angle", "String")):
             raise CatalogError(
-                f"The type of field '{self.name}' is '{self.type}'; there are {', '.join(_DTYPES)} and ArrayI, ArrayD, ..."
+                f"Field '{self.name}' has type '{self.type}'; there are {', '.join(_DTYPES)}, ArrayD, ..."
             )
         if (self.isArray or kind == "String") and not (
             isinstance(self.size, (int, np.integer)) and self.size > 0
         ):
             raise CatalogError(f"The {self.type} field '{self.name}' needs a positive size, not {self.size}.")
 
-    @property
+    @functools.cached_property
     def isArray(self):
         """Whether a record has several values of this field."""
         return self.type.startswith("Array")
 
-    @property
+    @functools.cached_property
     def dtype(self):
         """The dtype of the column."""
         kind = _DTYPES[self.type.removeprefix("Array")]
@@ -131,10 +132,10 @@ class Field:
 
     def makeColumn(self, n):
         """A column [n] (or [n, size]) of defaults: NaN, 0, False or ''."""
-        shape = (n, self.size) if self.isArray else (n,)
-        return np.full(
-            shape, np.nan if self.dtype.kind == "f" else np.zeros((), self.dtype)[()], dtype=self.dtype
-        )
+        column = np.zeros((n, self.size) if self.isArray else n, dtype=self.dtype)
+        if self.dtype.kind == "f":
+            column.fill(np.nan)
+        return column
 
     def _refused(self, value):
         size = f" of at most {self.size} characters" if self.type == "String" else ""
@@ -217,12 +218,15 @@ class Schema:
 
     Parameters
     ----------
-    other : `Schema`, optional
-        One to copy.
+    fields : `Schema` or iterable of `Field`, optional
+        A schema to copy, or the first fields.
     """
 
-    def __init__(self, other=None):
-        self._fields = {} if other is None else dict(other._fields)
+    def __init__(self, fields=()):
+        if isinstance(fields, Schema):
+            self._fields = dict(fields._fields)
+        else:
+            self._fields = {field.name: field for field in fields or ()}
 
     def addField(self, field, type=None, doc="", units="", size=None, doReplace=False, parse_strict="raise"):
         """Add a field, in place, and return its key.

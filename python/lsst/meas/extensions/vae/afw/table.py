@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import CatalogError
 from .geometry import Angle
-from .schema import Schema, SchemaMapper
+from .schema import Field, Key, Schema, SchemaMapper
 
 
 class IdFactory:
@@ -77,6 +77,8 @@ class IdFactory:
 class BaseTable:
     """The rows that catalogues share: a schema and a column for each field."""
 
+    _minimal = ()
+
     def __init__(self, schema, idFactory=None):
         self._check(schema)
         self.schema = Schema(schema)
@@ -89,13 +91,12 @@ class BaseTable:
 
     @classmethod
     def makeMinimalSchema(cls):
-        """The fields that every table of this kind has."""
-        return Schema()
+        """A new schema with the fields that every table of this kind has."""
+        return Schema(cls._minimal)
 
     @classmethod
     def _check(cls, schema):
-        minimal = cls.makeMinimalSchema()
-        missing = [name for name in minimal.getOrderedNames() if name not in schema]
+        missing = [field.name for field in cls._minimal if field.name not in schema]
         if missing:
             raise CatalogError(f"A schema for {cls.__name__} needs the fields {', '.join(missing)} too.")
 
@@ -177,8 +178,9 @@ class BaseRecord:
         if not isinstance(key, str):
             key.set(self, value)
             return
-        field = self._table.schema.find(key).field
-        self._table._columns[key][self._row] = field.check(value)
+        table = self._table
+        field = table.schema._fields.get(key) or table.schema.find(key).field
+        table._columns[key][self._row] = field.check(value)
 
     __getitem__ = get
     __setitem__ = set
@@ -494,27 +496,24 @@ class BaseCatalog:
 
 
 class SourceTable(BaseTable):
-    """A table of sources; each may have a footprint."""
+    """A table of sources (id, coord_ra, coord_dec, parent); each may have a footprint."""
 
-    @classmethod
-    def makeMinimalSchema(cls):
-        """id, coord_ra, coord_dec, parent."""
-        schema = Schema()
-        schema.addField("id", type="L", doc="unique ID")
-        schema.addField("coord_ra", type="Angle", doc="position in ra", units="rad")
-        schema.addField("coord_dec", type="Angle", doc="position in dec", units="rad")
-        schema.addField("parent", type="L", doc="unique ID of parent source")
-        return schema
+    _minimal = (
+        Field("id", "L", "unique ID"),
+        Field("coord_ra", "Angle", "position in ra", "rad"),
+        Field("coord_dec", "Angle", "position in dec", "rad"),
+        Field("parent", "L", "unique ID of parent source"),
+    )
 
     @classmethod
     def getIdKey(cls):
         """The key of the id."""
-        return cls.makeMinimalSchema().find("id").key
+        return Key("id")
 
     @classmethod
     def getParentKey(cls):
         """The key of the parent's id."""
-        return cls.makeMinimalSchema().find("parent").key
+        return Key("parent")
 
 
 class SourceRecord(BaseRecord):
@@ -555,6 +554,19 @@ class SourceCatalog(BaseCatalog):
 
     Table = SourceTable
     Record = SourceRecord
+
+    def writeFits(self, path, heavy=True):
+        """Write one FITS file; see `persistence.writeSourceCatalog`."""
+        from .persistence import writeSourceCatalog
+
+        writeSourceCatalog(self, path, heavy)
+
+    @staticmethod
+    def readFits(path):
+        """Read such a file; see `persistence.readSourceCatalog`."""
+        from .persistence import readSourceCatalog
+
+        return readSourceCatalog(path)
 
     def getChildren(self, parent, *args):
         """The records whose parent has an id.
