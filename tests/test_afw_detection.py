@@ -52,7 +52,7 @@ def test_spans_that_overlap_touch_or_come_out_of_order_are_merged():
 
 
 def test_set_operations_agree_with_arrays(blob):
-    array, spans = blob
+    _, spans = blob
     other = SpanSet(Box2I(Point2I(110, 45), Extent2I(40, 15)))
     full = Box2I(Point2I(90, 40), Extent2I(70, 40))
     a, b = (s.asArray((40, 70), full.getMin()) for s in (spans, other))

@@ -213,6 +213,13 @@ def test_moving_the_origin_moves_every_part(exposure):
     assert all(part.getXY0() == Point2I(0, 0) for part in parts)
 
 
+def test_cutouts_take_a_copy_of_the_metadata(exposure):
+    exposure.metadata["field"] = 3
+    cut = exposure[:, CUT]
+    cut.metadata["field"] = 4
+    assert exposure.metadata == {"field": 3} and exposure.clone().metadata == {"field": 3}
+
+
 def test_clone_is_independent(exposure):
     copy = exposure.clone()
     copy.image.array[...] = 0

@@ -78,11 +78,11 @@ def test_schema_tells_about_its_fields(schema):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(field="id", type="L"), "'id' already"),
-        (dict(field="x", type="Q"), "type 'Q'"),
-        (dict(field="x", type="String"), "positive size"),
-        (dict(field="x", type="F", units="parrot"), "'parrot'"),
-        (dict(field="no spaces", type="F"), "'no spaces'"),
+        ({"field": "id", "type": "L"}, "'id' already"),
+        ({"field": "x", "type": "Q"}, "type 'Q'"),
+        ({"field": "x", "type": "String"}, "positive size"),
+        ({"field": "x", "type": "F", "units": "parrot"}, "'parrot'"),
+        ({"field": "no spaces", "type": "F"}, "'no spaces'"),
     ],
 )
 def test_fields_that_cannot_be_are_refused(schema, arguments, message):

@@ -191,7 +191,8 @@ def fromCellCoadds(coadds):
 
 _SHIM_TYPES = (
     "Box2I", "Extent2I", "Footprint", "IdFactory", "Image", "Mask", "MaskedImage", "PeakTable", "Point2D",
-    "Point2I", "Point2IKey", "Schema", "SchemaMapper", "SourceCatalog", "SourceTable", "SpanSet", "makeHeavyFootprint",
+    "Point2I", "Point2IKey", "Schema", "SchemaMapper", "SourceCatalog", "SourceTable", "SpanSet",
+    "makeHeavyFootprint",
 )  # fmt: skip
 
 

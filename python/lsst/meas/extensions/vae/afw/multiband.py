@@ -435,7 +435,7 @@ class MultibandExposure(MultibandMaskedImage):
 
     def __init__(self, bands, image, mask=None, variance=None, psfs=None, wcs=None, metadata=None):
         super().__init__(bands, image, mask, variance)
-        self.metadata = {} if metadata is None else metadata
+        self.metadata = dict(metadata or {})
         if psfs is not None:
             psfs = [psfs.get(band) for band in self._bands] if isinstance(psfs, dict) else list(psfs)
             if len(psfs) != len(self._bands):

@@ -110,6 +110,12 @@ class Field:
         kind = _DTYPES[self.type.removeprefix("Array")]
         return np.dtype((kind, int(self.size))) if self.type == "String" else np.dtype(kind)
 
+    @functools.cached_property
+    def _limits(self):
+        """The least and the largest integer."""
+        limits = np.iinfo(self.dtype)
+        return int(limits.min), int(limits.max)
+
     def getName(self):
         """The name."""
         return self.name
@@ -151,8 +157,8 @@ class Field:
             if kind == "f" and not isinstance(value, (str, u.Quantity)):
                 return float(value)
             if kind in "iu":
-                value, limits = operator.index(value), np.iinfo(self.dtype)
-                if limits.min <= value <= limits.max:
+                value = operator.index(value)
+                if self._limits[0] <= value <= self._limits[1]:
                     return value
             elif kind == "b" and value in (True, False):
                 return bool(value)
@@ -187,10 +193,8 @@ class Field:
                 np.can_cast(values.dtype, self.dtype, "same_kind") or kind == "u"
             )
             if fits and kind in "iu" and values.size:
-                limits = np.iinfo(self.dtype)
-                fits = (
-                    values.dtype.kind in "biu" and limits.min <= values.min() and values.max() <= limits.max
-                )
+                low, high = self._limits
+                fits = values.dtype.kind in "biu" and low <= values.min() and values.max() <= high
         if self.isArray and values.ndim and values.shape[-1] != self.size:
             fits = False
         if not fits:

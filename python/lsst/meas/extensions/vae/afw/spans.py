@@ -7,6 +7,7 @@
 __all__ = ["Span", "SpanSet", "Stencil"]
 
 import enum
+import functools
 import math
 from typing import NamedTuple
 
@@ -97,13 +98,7 @@ class SpanSet:
     @classmethod
     def fromShape(cls, r, stencil=Stencil.CIRCLE, offset=(0, 0)):
         """A disc, box or diamond of radius ``r`` pixels about ``offset``."""
-        reach = {
-            Stencil.CIRCLE: lambda dy: math.isqrt(r * r - dy * dy),
-            Stencil.MANHATTAN: lambda dy: r - abs(dy),
-            Stencil.BOX: lambda dy: r,
-        }[stencil]
-        spans = [(dy, -reach(dy), reach(dy)) for dy in range(-r, r + 1)]
-        return cls(spans).shiftedBy(offset[0], offset[1])
+        return _shape(r, stencil).shiftedBy(offset[0], offset[1])
 
     @property
     def spans(self):
@@ -302,6 +297,17 @@ class SpanSet:
 
     def __repr__(self):
         return f"<SpanSet of {self.getArea()} pixels in {len(self)} spans, bbox={self.getBBox()}>"
+
+
+@functools.lru_cache(maxsize=64)
+def _shape(r, stencil):
+    """A shape about (0, 0)."""
+    reach = {
+        Stencil.CIRCLE: lambda dy: math.isqrt(r * r - dy * dy),
+        Stencil.MANHATTAN: lambda dy: r - abs(dy),
+        Stencil.BOX: lambda dy: r,
+    }[stencil]
+    return SpanSet([(dy, -reach(dy), reach(dy)) for dy in range(-r, r + 1)])
 
 
 def _asSpans(other, bitmask):
