@@ -1,0 +1,14 @@
+#!/usr/bin/env python3
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run DeblendVaeTask on a repository; see --help."""
+
+import sys
+
+from lsst.meas.extensions.vae.cli import main
+from lsst.meas.extensions.vae.deblendVaeTask import DeblendVaeTask
+
+if __name__ == "__main__":
+    sys.exit(main(DeblendVaeTask))

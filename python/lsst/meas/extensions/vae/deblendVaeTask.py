@@ -1,0 +1,507 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""DeblendVaeTask: deblend with a trained network, in scarlet's slot."""
+
+__all__ = ["DeblendVaeConfig", "DeblendVaeTask"]
+
+import hashlib
+import time
+
+import numpy as np
+
+import lsst.pipe.base as pipeBase
+from lsst.pipe.base import connectionTypes as cT
+from lsst.utils.timer import timeMethod
+
+from .afw import PeakTable, SourceCatalog, SourceTable
+from .afw.adapters import asCubes
+from .config import Config, Field, toPex, toPexConfig
+from .deblendingSchema import addObjectFields, addParentFields, copyPeakFields, setObjectFields
+from .errors import ImageError, VaeError
+
+_SHARD = ("skymap", "tract", "patch")
+
+
+class DeblendVaeConfig(Config):
+    """Config of DeblendVaeTask; skip rules have the names of scarlet's."""
+
+    modelPackage: str = Field(
+        "lsst10yr-ugrizy", description="Name of a shipped model package or path of a *.vae.zip; a pipeline gives "
+        "its own by connection."
+    )
+    useTrainedModel: bool = Field(
+        False, description="Take the campaign's own vae_trainedPackage, not the pretrained vae_modelPackage?"
+    )
+    jointFluxes: bool = Field(True, description="Solve the fluxes of all overlapping models together?")
+    priorWidth: float = Field(
+        0.3, ge=0, description="Relative width of the expectation that fluxes are the network's own, which rules "
+        "where a band is too faint to be measured; 0 for none."
+    )
+    minCoreCoverage: float = Field(
+        0.5, ge=0, le=1, description="Least fraction of good pixels, of the central 8 x 8 in the best band."
+    )
+    batchSize: int = Field(256, ge=1, le=65_536, description="Stamps that go through the network together.")
+    referenceBand: str = Field("r", description="Band of the single-band columns; the first if it is absent.")
+    pixelScaleTolerance: float = Field(0.01, gt=0, description="Largest relative difference of the pixel scale.")
+    psfTolerance: float = Field(
+        0.1, gt=0, description="Relative difference of the PSF's width from the model's beyond which it is flagged."
+    )
+    processSingles: bool = Field(True, description="Model parents with one peak too?")
+    maxNumberOfPeaks: int = Field(0, ge=0, description="Skip parents with more peaks; 0 for no limit.")
+    maxFootprintArea: int = Field(1_000_000, ge=0, description="Skip larger footprints [pixels]; 0 for no limit.")
+    maxFootprintSize: int = Field(0, ge=0, description="Skip footprints with a longer side [pixels]; 0 for no limit.")
+    minFootprintAxisRatio: float = Field(
+        0.0, ge=0, le=1, description="Skip footprints whose box has a smaller ratio of sides; 0 for no limit."
+    )
+    maxAreaTimesPeaks: int = Field(0, ge=0, description="Skip parents with a larger product; 0 for no limit.")
+    maskLimits: dict[str, float] = Field(
+        default_factory=lambda: {"NO_DATA": 0.25},
+        description="Skip footprints with a larger fraction of pixels of these planes in every band."
+    )
+    badMask: tuple[str, ...] = Field(
+        ("BAD", "NO_DATA", "SAT", "SUSPECT", "EDGE"), description="Planes of pixels that are left out."
+    )
+    notDeblendedMask: str = Field("NOT_DEBLENDED", description="Plane set on skipped footprints; empty for none.")
+    pseudoColumns: tuple[str, ...] = Field(
+        ("merge_peak_sky", "sky_source"), description="Flags of rows that are no real sources."
+    )
+    catchFailures: bool = Field(True, description="Flag a failure and go on, or raise it?")
+    useCiLimits: bool = Field(False, description="Deblend a few parents only, for continuous integration?")
+    ciDeblendChildRange: tuple[int, ...] = Field(
+        (5, 10), min_length=2, max_length=2, description="With useCiLimits: numbers of peaks to take."
+    )
+    ciNumParentsToDeblend: int = Field(10, ge=1, description="With useCiLimits: most parents.")
+
+
+class DeblendVaeConnections(pipeBase.PipelineTaskConnections, dimensions=_SHARD):
+    """One multi-band coadd with its merged detections."""
+
+    field = cT.Input(doc="Multi-band coadd.", name="vae_field", storageClass="VaeMultibandExposure",
+                     dimensions=_SHARD)
+    mergedDetections = cT.Input(doc="Footprints and peaks.", name="vae_mergedDetections",
+                                storageClass="VaeSourceCatalog", dimensions=_SHARD)
+    modelPackage = cT.PrerequisiteInput(doc="Pretrained network.", name="vae_modelPackage",
+                                        storageClass="VaeModelPackage", dimensions=())
+    trainedPackage = cT.Input(doc="Network trained in this campaign.", name="vae_trainedPackage",
+                              storageClass="VaeModelPackage", dimensions=("skymap",))
+    deblendedCatalog = cT.Output(doc="Objects: isolated parents and children.", name="vae_deblendedCatalog",
+                                 storageClass="VaeSourceCatalog", dimensions=_SHARD)
+    scarletModelData = cT.Output(doc="Model of every object in every band.", name="vae_modelData",
+                                 storageClass="VaeModelData", dimensions=_SHARD)
+    objectParents = cT.Output(doc="Parents of the children.", name="vae_objectParents",
+                              storageClass="VaeSourceCatalog", dimensions=_SHARD)
+
+    def __init__(self, *, config=None):
+        super().__init__(config=config)
+        if config.useTrainedModel:
+            del self.modelPackage
+        else:
+            del self.trainedPackage
+
+
+class DeblendVaeTask(pipeBase.PipelineTask):
+    """Give every detected peak its own model in all bands, with a trained network.
+
+    It takes the place of ``ScarletDeblendTask``: retarget
+    ``DeblendCoaddSourcesMultiTask.multibandDeblend`` or
+    ``MultiBandMeasurementDriverTask.deblend`` to it, or run it by itself.
+
+    Parameters
+    ----------
+    schema : `~.afw.Schema`, optional
+        Schema of the merged detections; our fields are added to it in place.
+    peakSchema : `~.afw.Schema`, optional
+        Schema of their peaks; its fields beyond the minimum are added too.
+    **kwargs
+        As `lsst.pipe.base.PipelineTask`.
+    """
+
+    ConfigModel = DeblendVaeConfig
+    ConfigClass = toPexConfig(DeblendVaeConfig, bases=(pipeBase.PipelineTaskConfig,),
+                              pipelineConnections=DeblendVaeConnections)
+    _DefaultName = "deblendVae"
+
+    def __init__(self, schema=None, peakSchema=None, *, config=None, **kwargs):
+        super().__init__(config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs)
+        self.settings = self.config.toPydantic()
+        self.settings.validate()
+        self.settings.freeze()
+        self._network = self._packageSha = None
+        self.schema = None
+        if schema is not None:
+            self._prepareSchemas(schema, peakSchema)
+
+    def _prepareSchemas(self, schema, peakSchema):
+        self.inputSchema = type(schema)(schema)
+        self.parentSchema = type(schema)(schema)
+        addParentFields(self.parentSchema)
+        minimal = set(PeakTable.makeMinimalSchema().getNames())
+        self.peakNames = [name for name in (peakSchema.getNames() if peakSchema is not None else ())
+                          if name not in minimal]
+        copyPeakFields(schema, peakSchema, self.peakNames)
+        addObjectFields(schema)
+        self.schema = schema
+
+    # -- the network ---------------------------------------------------------
+
+    def setModelPackage(self, package):
+        """Use this package from now on.
+
+        Parameters
+        ----------
+        package : `~.network.package.ModelPackage`
+            Needs a deblender encoder and a decoder.
+        """
+        from .network.model import Network
+
+        sha = hashlib.sha256(package.to_bytes()).hexdigest()
+        if sha != self._packageSha:
+            self._network, self._packageSha = Network(package), sha
+
+    @property
+    def network(self):
+        """The network; the config's package unless one was set."""
+        if self._network is None:
+            from .network.shipped import load_package
+
+            self.setModelPackage(load_package(self.settings.modelPackage))
+        return self._network
+
+    # -- running -------------------------------------------------------------
+
+    def runQuantum(self, butlerQC, inputRefs, outputRefs):
+        inputs = butlerQC.get(inputRefs)
+        self.setModelPackage(inputs.get("modelPackage") or inputs.get("trainedPackage"))
+        merged = inputs["mergedDetections"]
+        self._prepareSchemas(merged.schema.copy(), _peakSchema(merged))
+        butlerQC.put(self.run(inputs["field"], None, merged), outputRefs)
+
+    @timeMethod
+    def run(self, mExposure, mDeconvolved, mergedSources):
+        """Deblend all the parents of a coadd.
+
+        Parameters
+        ----------
+        mExposure : `~.afw.MultibandExposure` or afw's own
+            Pixels, masks, variances and PSFs.
+        mDeconvolved : any
+            Deconvolved coadd of scarlet's callers; not used.
+        mergedSources : `~.afw.SourceCatalog` or afw's own
+            Parents with footprints and peaks.
+
+        Returns
+        -------
+        struct : `lsst.pipe.base.Struct`
+            ``deblendedCatalog``: isolated parents (same id, parent 0), then
+            children, ordered by parent; ``scarletModelData``: a
+            `~.repo.VaeModelData`; ``objectParents``: the parents that have
+            more than one peak, or were skipped.
+
+        Raises
+        ------
+        lsst.pipe.base.NoWorkFound
+            Raised if there is no source at all.
+        ImageError
+            Raised if a band or the pixel scale does not suit the model.
+        """
+        return self.deblend(mExposure, mDeconvolved, None, mergedSources)
+
+    def deblend(self, mExposure, mDeconvolved, objectCatalog, parentCatalog):
+        """Deblend; as `run`, with scarlet's split of the catalogues.
+
+        Parameters
+        ----------
+        mExposure, mDeconvolved
+            As `run`.
+        objectCatalog : `~.afw.SourceCatalog` or `None`
+            Catalogue to add objects to; a new one if `None`.
+        parentCatalog : `~.afw.SourceCatalog`
+            Parents.
+
+        Returns
+        -------
+        struct : `lsst.pipe.base.Struct`
+            As `run`.
+        """
+        if len(parentCatalog) == 0:
+            raise pipeBase.NoWorkFound("no detected sources: nothing to deblend")
+        if self.schema is None:
+            self._prepareSchemas(parentCatalog.schema.copy(), _peakSchema(parentCatalog))
+        cubes = self._selectBands(mExposure)
+        self._checkScale(mExposure)
+        jobs = self._plan(mExposure, cubes, parentCatalog)
+        peaks = [(job, peak) for job in jobs if not job.skip for peak in job.peaks]
+        x0, y0 = cubes.xy0
+        centres = np.array([(peak.getFy() - y0, peak.getFx() - x0) for _, peak in peaks]).reshape(-1, 2)
+        self.log.info("Deblending %d peaks of %d parents; %d parents are skipped", len(peaks),
+                      sum(not job.skip for job in jobs), sum(job.skip is not None for job in jobs))
+        started = time.perf_counter()
+        result, failure = self._deblendPeaks(cubes, centres)
+        seconds = time.perf_counter() - started
+        self.metadata["nSources"] = len(peaks)
+        self.metadata["deblendSeconds"] = seconds
+        struct = self._collect(cubes, jobs, peaks, result, failure, seconds, objectCatalog, parentCatalog)
+        if peaks:
+            self.log.info("Deblended %d sources in %.2f s (%.0f a second)", len(peaks), seconds,
+                          len(peaks) / max(seconds, 1e-9))
+        return struct
+
+    def _deblendPeaks(self, cubes, centres):
+        from .deblending import DeblendSettings, deblend_blend
+
+        settings = self.settings
+        bad = (cubes.maskbits & cubes.bitMask(settings.badMask)) != 0
+        try:
+            return deblend_blend(
+                cubes.images, cubes.variance, centres, self.network, bad=bad,
+                settings=DeblendSettings(joint_fluxes=settings.jointFluxes, prior_width=settings.priorWidth,
+                                         min_core_coverage=settings.minCoreCoverage,
+                                         batch_size=settings.batchSize),
+                progress=_Progress(self.log)), ""
+        except Exception as error:
+            if not settings.catchFailures or isinstance(error, VaeError):
+                raise
+            self.log.error("Deblending failed: %s", error)
+            return None, type(error).__name__
+
+    # -- checks ----------------------------------------------------------------
+
+    def _selectBands(self, mExposure):
+        """Cubes of the network's bands, missing ones all without data."""
+        cubes = asCubes(mExposure)
+        wanted = self.network.bands
+        unknown = [band for band in cubes.bands if band not in wanted]
+        name = self.network.package.name
+        if unknown:
+            raise ImageError(f"model {name!r} has no band {unknown[0]!r} (it has {', '.join(wanted)}): leave that "
+                             "band out of the exposure or take a model that has it")
+        fixed = self.network.architecture.normalisation == "fixed"
+        unit = self.network.package.card.get("image_unit")
+        if fixed and cubes.unit is not None and unit and str(cubes.unit) != unit:
+            raise ImageError(f"the exposure is in {cubes.unit}, model {name!r} takes {unit}: convert it first")
+        self._missing = [band for band in wanted if band not in cubes.bands]
+        if not self._missing:
+            order = [cubes.bands.index(band) for band in wanted]
+            if order == list(range(len(wanted))):
+                return cubes
+            return _reordered(cubes, order, wanted)
+        if fixed:
+            raise ImageError(f"the exposure lacks band {self._missing[0]!r}, which model {name!r} needs (bands "
+                             f"{', '.join(wanted)}): add it or take a model without it")
+        self.log.warning("The exposure lacks band(s) %s: the model guesses them from the others",
+                         ", ".join(self._missing))
+        order = [cubes.bands.index(band) if band in cubes.bands else None for band in wanted]
+        return _reordered(cubes, order, wanted)
+
+    def _checkScale(self, mExposure):
+        metadata = mExposure.getMetadata() if hasattr(mExposure, "getMetadata") else None
+        scale = (metadata or {}).get("PIXSCALE")
+        expected = self.network.package.card["pixel_scale"][0]
+        if scale is not None and abs(scale / expected - 1) > self.settings.pixelScaleTolerance:
+            raise ImageError(f"the exposure has {scale:g} arcsec a pixel, model {self.network.package.name!r} takes "
+                             f"{expected:g}: resample the exposure or take a model of its pixel scale")
+
+    # -- parents -----------------------------------------------------------------
+
+    def _plan(self, mExposure, cubes, parents):
+        """Decide which parents are deblended, and mark those that are not."""
+        jobs = [_Job(record, list(record.getFootprint().peaks)) for record in parents]
+        settings = self.settings
+        pseudo = [name for name in settings.pseudoColumns if name in parents.schema.getNames()]
+        nCi = 0
+        for job in jobs:
+            job.pseudo = any(job.record.get(name) for name in pseudo)
+            job.isolated = job.pseudo or len(job.peaks) == 1
+            job.skip = self._skipReason(job, cubes)
+            if job.skip is None and settings.useCiLimits and not job.isolated:
+                low, high = settings.ciDeblendChildRange
+                if not low <= len(job.peaks) <= high or nCi >= settings.ciNumParentsToDeblend:
+                    job.skip = "ciLimits"
+                nCi += job.skip is None
+            if job.skip not in (None, "isPseudo", "isolatedParent"):
+                self._markSkipped(mExposure, job)
+        return jobs
+
+    def _skipReason(self, job, cubes):
+        settings, footprint = self.settings, job.record.getFootprint()
+        if job.pseudo:
+            return "isPseudo"
+        if not job.peaks:
+            return "noPeaks"
+        if len(job.peaks) == 1 and not settings.processSingles:
+            return "isolatedParent"
+        n, area, box = len(job.peaks), footprint.getArea(), footprint.getBBox()
+        sides = sorted((box.getWidth(), box.getHeight()))
+        if settings.maxNumberOfPeaks and n > settings.maxNumberOfPeaks:
+            return "tooManyPeaks"
+        if ((settings.maxFootprintArea and area > settings.maxFootprintArea)
+                or (settings.maxFootprintSize and sides[1] > settings.maxFootprintSize)
+                or (settings.maxAreaTimesPeaks and area * n > settings.maxAreaTimesPeaks)
+                or sides[0] < settings.minFootprintAxisRatio * sides[1]):
+            return "parentTooBig"
+        y, x = footprint.spans.indices()
+        x0, y0 = cubes.xy0
+        ny, nx = cubes.images.shape[1:]
+        inside = (y >= y0) & (y < y0 + ny) & (x >= x0) & (x < x0 + nx)
+        bits = cubes.maskbits[:, y[inside] - y0, x[inside] - x0]
+        for plane, limit in settings.maskLimits.items():
+            bit = cubes.bitMask([plane])
+            if bit and bits.size and ((bits & bit) != 0).mean(axis=1).min() > limit:
+                return "masked"
+        return None
+
+    def _markSkipped(self, mExposure, job):
+        plane = self.settings.notDeblendedMask
+        if not plane:
+            return
+        mask = mExposure.mask
+        if plane not in mask.getMaskPlaneDict():
+            mask.addMaskPlane(plane)
+        job.record.getFootprint().spans.setMask(mask, mask.getPlaneBitMask(plane))
+
+    # -- outputs -------------------------------------------------------------------
+
+    def _collect(self, cubes, jobs, peaks, result, failure, seconds, objects, parents):
+        from .repo.modelData import VaeModelData
+
+        package = self.network.package
+        reference = package.bands.index(self.settings.referenceBand) if (
+            self.settings.referenceBand in package.bands) else 0
+        modelData = VaeModelData(bands=package.bands, modelPackage=package.name,
+                                 modelPackageSha256=self._packageSha, latentSize=self.network.latent_dim,
+                                 metadata={"model": "vae", "referenceBand": package.bands[reference]})
+        idFactory = parents.getIdFactory()
+        for job in jobs:
+            idFactory.notify(job.record.getId())
+        if objects is None:
+            objects = SourceCatalog(SourceTable.make(self.schema, idFactory))
+        parentTable = SourceCatalog(SourceTable.make(self.parentSchema))
+        psfOff = self._psfMismatch(cubes)
+        scene = result.scene(cubes.images.shape) if result is not None else None
+        place = 0
+        rows = []
+        for job in jobs:
+            job.first = place
+            place += 0 if job.skip else len(job.peaks)
+            if not job.isolated or job.skip not in (None, "isPseudo", "isolatedParent"):
+                self._addParent(parentTable, job, result, failure, seconds, len(peaks))
+            if job.isolated or not job.skip:
+                rows += [(0 if job.isolated else job.record.getId(), job, k) for k in range(len(job.peaks))]
+        for parentId, job, k in sorted(rows, key=lambda row: row[0]):
+            record = objects.addNew()
+            for name in self.inputSchema.getNames():
+                if name != "id":
+                    record.set(name, job.record.get(name))
+            if job.isolated:
+                record.setId(job.record.getId())
+            record.setParent(parentId)
+            peak = job.peaks[k]
+            for name in self.peakNames:
+                record.set(name, peak.get(name))
+            record.setFootprint(job.record.getFootprint())
+            setObjectFields(record, job, peak, k, cubes, result, scene, reference, bool(failure), psfOff,
+                            bool(self._missing))
+            if result is not None and not job.skip and not result.failed[job.first + k]:
+                self._addModel(modelData, cubes, record, job.first + k, result)
+        return pipeBase.Struct(deblendedCatalog=objects, scarletModelData=modelData, objectParents=parentTable)
+
+    def _addModel(self, modelData, cubes, record, k, result):
+        x0, y0 = cubes.xy0
+        origin = (int(result.origins[k][0]) + y0, int(result.origins[k][1]) + x0)
+        modelData.add(record.getId(), record.getParent(), result.models[k], origin,
+                      result.latent_mean[k], result.latent_sigma[k])
+
+    def _addParent(self, table, job, result, failure, seconds, nPeaks):
+        record = table.addNew()
+        for name in self.inputSchema.getNames():
+            record.set(name, job.record.get(name))
+        record.setFootprint(job.record.getFootprint())
+        n = len(job.peaks)
+        record.set("deblend_nPeaks", n)
+        record.set("deblend_nChild", 0 if job.skip else n)
+        record.set("deblend_skipped", job.skip is not None)
+        for reason in ("isolatedParent", "isPseudo", "tooManyPeaks", "parentTooBig", "masked"):
+            record.set(f"deblend_skipped_{reason}", job.skip == reason)
+        record.set("deblend_incompleteData", bool(self._missing))
+        if job.skip:
+            return
+        # One call deblends all parents: each bears its share of the time.
+        record.set("deblend_runtime", 1e3 * seconds * n / max(nPeaks, 1))
+        record.set("deblend_iterations", 1)
+        record.set("deblend_nComponents", n)
+        record.set("deblend_failed", bool(failure))
+        record.set("deblend_error", failure[:25])
+        if result is not None:
+            record.set("deblend_childFailed", bool(result.failed[job.first : job.first + n].any()))
+
+    def _psfMismatch(self, cubes):
+        """Is the PSF, in any band, wider or narrower than the model's?"""
+        from .survey import PsfModel
+
+        card = self.network.package.card
+        ny, nx = cubes.images.shape[1:]
+        try:
+            kernels = cubes.psf(cubes.xy0[0] + nx / 2, cubes.xy0[1] + ny / 2)
+        except ImageError as error:
+            self.log.warning("No PSF to compare with the model's: %s", error)
+            return True
+        worst = 0.0
+        for kernel, psf, scale in zip(kernels, card["psf"], card["pixel_scale"], strict=True):
+            # A kernel that could not be had is NaN: its band is missing.
+            if np.isfinite(kernel).all():
+                expected = PsfModel(psf["kind"], psf["fwhm"], psf["beta"]).kernel(scale, size=len(kernel))
+                worst = max(worst, abs(np.sqrt(_effectiveArea(kernel) / _effectiveArea(expected)) - 1))
+        if worst > self.settings.psfTolerance:
+            self.log.warning("The PSF differs by %.0f %% in width from that of model %r: objects are flagged "
+                             "deblend_vae_psfMismatch", 100 * worst, self.network.package.name)
+        return bool(worst > self.settings.psfTolerance)
+
+
+class _Job:
+    """One parent on its way through `DeblendVaeTask.deblend`."""
+
+    def __init__(self, record, peaks):
+        self.record, self.peaks = record, peaks
+        self.pseudo = self.isolated = False
+        self.skip = None
+        self.first = 0
+
+
+class _Progress:
+    def __init__(self, log):
+        from lsst.utils.logging import PeriodicLogger
+
+        self.log = PeriodicLogger(log)
+
+    def __call__(self, done, total):
+        self.log.log("%d of %d sources", done, total)
+
+
+def _effectiveArea(kernel):
+    """Pixels that a kernel covers, 1 / sum k^2: noise hardly moves it."""
+    return 1.0 / np.sum((kernel / kernel.sum()) ** 2)
+
+
+def _peakSchema(catalog):
+    for record in catalog:
+        footprint = record.getFootprint()
+        if footprint is not None:
+            return footprint.peaks.schema
+    return None
+
+
+def _reordered(cubes, order, bands):
+    """Cubes with bands in another order; `None` stands for one without data."""
+    import dataclasses
+
+    def take(array, fill):
+        return np.stack([array[k] if k is not None else np.full(array.shape[1:], fill, array.dtype) for k in order])
+
+    def psf(x, y):
+        kernels = cubes.psf(x, y)
+        return np.stack([kernels[k] if k is not None else np.full(kernels.shape[1:], np.nan) for k in order])
+
+    return dataclasses.replace(cubes, images=take(cubes.images, 0), variance=take(cubes.variance, 0),
+                               maskbits=take(cubes.maskbits, 0), bands=tuple(bands), psf=psf)

@@ -1,0 +1,196 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""TrainPriorTask: learn what isolated galaxies look like."""
+
+__all__ = ["TrainPriorConfig", "TrainPriorTask", "TrainingConfig", "runTraining"]
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+import lsst.pipe.base as pipeBase
+from lsst.pipe.base import connectionTypes as cT
+from lsst.utils.timer import timeMethod
+
+from .config import Config, Field, toPex, toPexConfig
+from .config.settings import makeSettings
+from .errors import TrainingError
+from .network.settings import TrainingSettings
+from .repo.campaign import SPLITS
+
+_SHARD = ("skymap", "tract", "patch")
+
+
+class TrainingConfig(Config):
+    """How a network is trained; an epoch is a number of steps."""
+
+    batchSize: int = Field(128, ge=1, le=65_536, description="Scenes a step.")
+    stepsPerEpoch: int = Field(100, ge=1, description="Steps an epoch.")
+    epochs: int = Field(50, ge=1, description="Epochs in all.")
+    learningRate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of Adam.")
+    schedule: Literal["cosine", "constant", "plateau"] = Field(
+        "cosine", description="Learning rate: to zero over all epochs, constant, or a third upon each plateau."
+    )
+    warmupSteps: int = Field(100, ge=0, description="Steps over which the learning rate rises.")
+    klWeight: float = Field(1e-2, ge=0, description="Weight of the Kullback-Leibler term.")
+    klWarmupEpochs: int = Field(0, ge=0, description="Epochs over which that weight rises.")
+    gradientClip: float = Field(0.0, ge=0, description="Largest norm of the gradient; 0 for no limit.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Arithmetic of the convolutions; auto is float32 for the paper's network only."
+    )
+    recompose: bool = Field(True, description="Exchange neighbours between scenes?")
+    augment: bool = Field(True, description="Flip and rotate scenes in the eight ways?")
+    patience: int = Field(0, ge=0, description="Stop after so many epochs without progress; 0 for never.")
+    validationScenes: int = Field(512, ge=1, description="Scenes of the validation set.")
+    validationEvery: int = Field(5, ge=1, description="Epochs between measurements of shapes and magnitudes.")
+    maxSeconds: float = Field(0.0, ge=0, description="Stop after so long [s], saving all; 0 for no limit.")
+    collapseEpochs: int = Field(5, ge=1, description="From this epoch on, look for posterior collapse.")
+    seed: int = Field(0, ge=0, description="Seed of weights, batches and latent draws.")
+    workers: int = Field(1, ge=1, le=64, description="Threads that compose batches.")
+    directory: str = Field(
+        "runs", description="Folder of checkpoints, histories and TensorBoard logs; a training resumes from it."
+    )
+
+
+class TrainPriorConfig(Config):
+    """Config of TrainPriorTask."""
+
+    name: str = Field("", description="Name of the package; survey and architecture if empty.")
+    architecture: Literal["arcelin2020", "factorised"] = Field(
+        "factorised", description="Network: the project's own, or that of Arcelin et al. 2020 exactly."
+    )
+    latentDim: int = Field(32, ge=2, le=1024, description="Dimension of the latent space.")
+    training: TrainingConfig = Field(default_factory=TrainingConfig, description="How it is trained.")
+
+
+class TrainPriorConnections(pipeBase.PipelineTaskConnections, dimensions=("skymap",)):
+    """All shards of a campaign to one package."""
+
+    isolatedStamps = cT.Input(doc="Stamps of isolated galaxies.", name="vae_isolatedStamps",
+                              storageClass="VaeStampSample", dimensions=_SHARD, multiple=True, deferLoad=True)
+    priorPackage = cT.Output(doc="Prior encoder and decoder.", name="vae_priorPackage",
+                             storageClass="VaeModelPackage", dimensions=("skymap",))
+
+
+class TrainPriorTask(pipeBase.PipelineTask):
+    """Train the prior: a variational autoencoder of isolated galaxies.
+
+    The encoder sees a noisy image, the decoder learns the noiseless one
+    (Arcelin et al. 2020, section 3).
+    """
+
+    ConfigModel = TrainPriorConfig
+    ConfigClass = toPexConfig(TrainPriorConfig, bases=(pipeBase.PipelineTaskConfig,),
+                              pipelineConnections=TrainPriorConnections)
+    _DefaultName = "trainPrior"
+    canMultiprocess = False
+
+    def __init__(self, *, config=None, **kwargs):
+        super().__init__(config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs)
+        self.settings = self.config.toPydantic()
+        self.settings.validate()
+        self.settings.freeze()
+
+    def runQuantum(self, butlerQC, inputRefs, outputRefs):
+        train, validation = loadSplits(butlerQC.get(inputRefs.isolatedStamps))
+        butlerQC.put(self.run(train, validation), outputRefs)
+
+    @timeMethod
+    def run(self, train, validation):
+        """Train the prior.
+
+        Parameters
+        ----------
+        train : `list` [`~.simulation.shards.StampSample`]
+            Training samples.
+        validation : `~.simulation.shards.StampSample`
+            Validation sample.
+
+        Returns
+        -------
+        struct : `lsst.pipe.base.Struct`
+            ``priorPackage``, a `~.network.package.ModelPackage`.
+
+        Raises
+        ------
+        TrainingError
+            Raised if the samples do not fit, the loss is not finite or the
+            posterior collapses.
+        """
+        settings = makeSettings(TrainingSettings, self.settings.training, architecture=self.settings.architecture,
+                                latent_dim=self.settings.latentDim)
+        package = runTraining(self, "prior", train, validation, settings)
+        if self.settings.name:
+            package.card["name"] = self.settings.name
+        return pipeBase.Struct(priorPackage=package)
+
+
+def loadSplits(handles):
+    """Load shards of the training and validation splits.
+
+    Parameters
+    ----------
+    handles : sequence of `lsst.daf.butler.DeferredDatasetHandle`
+        Shards of any split; those of the test split are left alone.
+
+    Returns
+    -------
+    train : `list` [`~.simulation.shards.StampSample`]
+        Training shards, in order.
+    validation : `~.simulation.shards.StampSample`
+        The first validation shard.
+
+    Raises
+    ------
+    TrainingError
+        Raised if either split is absent.
+    """
+    byTract = {}
+    for handle in sorted(handles, key=lambda h: (h.dataId["tract"], h.dataId["patch"])):
+        byTract.setdefault(handle.dataId["tract"], []).append(handle)
+    for split in ("train", "validation"):
+        if SPLITS[split] not in byTract:
+            raise TrainingError(f"no {split} shard among the inputs: simulate some (n{split.capitalize()} of "
+                                "simulateBlends) and let the data query include their tract")
+    return ([handle.get() for handle in byTract[SPLITS["train"]]], byTract[SPLITS["validation"]][0].get())
+
+
+def runTraining(task, stage, train, validation, settings, prior=None):
+    """Train a stage in a folder of its own, resuming what was begun there.
+
+    The folder's name follows from everything that rules the outcome, so two
+    different trainings never meet.
+
+    Parameters
+    ----------
+    task : `lsst.pipe.base.Task`
+        For its log and metadata.
+    stage, train, validation, settings, prior
+        As `~.network.training.train`.
+
+    Returns
+    -------
+    package : `~.network.package.ModelPackage`
+        The trained package.
+    """
+    from .network.training import train as trainNetwork
+    from .survey import get_survey
+
+    survey = get_survey(validation.survey, validation.bands)
+    rules = {"stage": stage, "samples": [[s.kind, s.split, s.seed, s.n_scenes, s.settings] for s in train],
+             "prior": hashlib.sha256(prior.to_bytes()).hexdigest() if prior else None,
+             "settings": {k: v for k, v in dataclasses.asdict(settings).items()
+                          if k not in ("workers", "max_seconds", "patience", "validation_every")}}
+    digest = hashlib.sha256(json.dumps(rules, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    directory = Path(task.settings.training.directory) / f"{survey.name}-{stage}-{digest}"
+    task.log.info("Checkpoints and logs go to %s", directory)
+    task.metadata["directory"] = str(directory)
+    package = trainNetwork(stage, train, validation, survey, settings, directory, prior=prior)
+    stageCard = package.card["training"][stage]
+    task.metadata["samplesSeen"] = stageCard["samples_seen"]
+    task.metadata["stopped"] = stageCard["stopped"]
+    return package
