@@ -67,7 +67,9 @@ class ToyTask(PipelineTask):
 
     def run(self, shard, campaign):
         settings = self.config
-        return Struct(number={"number": shard * settings.factor + settings.inner.offset, "seed": campaign["seed"]})
+        return Struct(
+            number={"number": shard * settings.factor + settings.inner.offset, "seed": campaign["seed"]}
+        )
 
 
 @pytest.fixture(scope="module")
@@ -190,11 +192,11 @@ def test_bad_data_in_a_quantum_is_one_line_and_code_2(repo, capsys, caplog):
         run(repo, *TRAIN, "-o", "bad", "--doraise")
 
 
-def test_two_processes_give_the_same(repo, capsys):
-    where = f"{TRAIN[3]} AND patch IN (1, 2)"
+def test_quanta_run_in_processes_of_their_own(repo):
+    where = f"{TRAIN[3]} AND patch=2"
     assert run(repo, "-i", "sim/demo", "-d", where, "-o", "parallel", "-j", "2", "-c", "factor=5") == 0
-    assert numbers(repo, "u/someone/parallel") == {(0, 1): 5, (0, 2): 10}
-    assert DONE == [], "the quanta should run in other processes"
+    assert numbers(repo, "u/someone/parallel") == {(0, 2): 10}
+    assert DONE == [], "the quantum should run in another process"
 
 
 def test_the_former_spellings_are_understood(repo, tmp_path, capsys):
@@ -261,7 +263,9 @@ def test_a_hostile_override_file_executes_nothing(tmp_path, capsys):
     assert run(tmp_path / "repo", *TRAIN, "-o", "evil", "-C", evil) == 2
     err = capsys.readouterr().err
     assert err.startswith("toy.py: error:") and f"{evil}:2" in err and err.count("\n") == 1
-    assert run(tmp_path / "repo", *TRAIN, "-o", "evil", "-c", f"word=__import__('os').system('touch {mark}')") in (0, 2)
+    assert run(
+        tmp_path / "repo", *TRAIN, "-o", "evil", "-c", f"word=__import__('os').system('touch {mark}')"
+    ) in (0, 2)
     assert not mark.exists()
 
 
@@ -295,7 +299,19 @@ def test_bad_arguments_are_one_line_and_code_2(repo, capsys, arguments, told):
     err = capsys.readouterr().err
     assert err.startswith("toy.py: error:") and err.count("\n") == 1 and told in err
     assert DONE == []
+
+
+def test_bad_arguments_leave_no_output(repo):
+    assert run(repo, "-i", "sim/demo", "-d", "skymap='vae_demo' AND tract=1", "-o", "refused") == 2
     assert not openRepository(repo, writeable=False).collections.query("u/someone/refused*")
+
+
+def test_a_query_needs_no_skymap_where_the_inputs_have_one(repo, capsys):
+    registerCampaign(openRepository(repo), "second", 2, 0, 0, 0, {"seed": 6})
+    assert run(repo, "-i", "sim/demo", "-d", "tract=0", "-o", "inferred") == 0
+    assert DONE == [0, 1, 2]
+    assert run(repo, "-i", "sim/demo,sim/second", "-d", "tract=0", "-o", "ambiguous") == 2
+    assert "such as skymap='vae_demo'" in capsys.readouterr().err
 
 
 def test_missing_collections_are_told(repo, capsys):

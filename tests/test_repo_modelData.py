@@ -50,7 +50,9 @@ def test_render_adds_up_the_stamps_where_they_overlap_the_box():
     data.add(2, 0, np.full((1, 2, 4), 10.0), (2, 1))
     expected = np.array([[1, 0, 0], [11, 10, 10], [10, 10, 10]])
     np.testing.assert_array_equal(data.render((1, 4, 2, 5))[0], expected)
-    np.testing.assert_array_equal(data.render((1, 4, 2, 5), sourceIds=[1])[0], expected % 10 * (expected != 10))
+    np.testing.assert_array_equal(
+        data.render((1, 4, 2, 5), sourceIds=[1])[0], expected % 10 * (expected != 10)
+    )
     assert data.render((50, 52, 0, 2)).sum() == 0
 
 
@@ -118,7 +120,8 @@ def hugeColumn(path):
 
 
 @pytest.mark.parametrize(
-    "harm", [truncate, otherKind, wrongShapes, lackingColumn, shorterColumn, outsideData, emptyColumn, hugeColumn]
+    "harm",
+    [truncate, otherKind, wrongShapes, lackingColumn, shorterColumn, outsideData, emptyColumn, hugeColumn],
 )
 def test_a_damaged_file_is_refused_by_name(tmp_path, harm):
     path = tmp_path / "models.h5"

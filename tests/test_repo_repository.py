@@ -48,7 +48,17 @@ def butler(root):
 
 def makePackage(name="toy", scale=1.0):
     card = dict.fromkeys(
-        ("architecture", "survey", "bands", "pixel_scale", "psf", "stamp_size", "latent_dim", "normalisation"), 1
+        (
+            "architecture",
+            "survey",
+            "bands",
+            "pixel_scale",
+            "psf",
+            "stamp_size",
+            "latent_dim",
+            "normalisation",
+        ),
+        1,
     )
     weights = {"dense/kernel": np.full((3, 4), scale, dtype=np.float32)}
     return ModelPackage({**card, "name": name, "bands": ["g", "r"]}, {"decoder": weights})
@@ -144,7 +154,9 @@ def test_a_repository_of_another_program_is_told_how_to_take_us_in(tmp_path):
         openRepository(tmp_path)
     # The message's own two lines are the cure.
     yaml = tmp_path / "butler.yaml"
-    lines = [part for part in str(refused.value).split("'") if "includeConfigs" in part or "resource:" in part]
+    lines = [
+        part for part in str(refused.value).split("'") if "includeConfigs" in part or "resource:" in part
+    ]
     yaml.write_text(yaml.read_text() + "\n".join(lines) + "\n")
     butler = openRepository(tmp_path)
     assert butler.get_dataset_type("vae_modelData").storageClass_name == "VaeModelData"
@@ -182,7 +194,9 @@ def test_a_model_package_is_the_same_with_its_provenance(butler):
     ref, path = put(butler, package, "vae_trainedPackage", "u/test/package", skymap="vae_demo")
     back = butler.get(ref)
     assert back.card == package.card
-    np.testing.assert_array_equal(back.part("decoder")["dense/kernel"], package.part("decoder")["dense/kernel"])
+    np.testing.assert_array_equal(
+        back.part("decoder")["dense/kernel"], package.part("decoder")["dense/kernel"]
+    )
     provenance = readProvenance(path)
     assert provenance["lsst.butler.id"] == str(ref.id)
     assert provenance["lsst.butler.dataid.skymap"] == "vae_demo"

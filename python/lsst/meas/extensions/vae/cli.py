@@ -134,7 +134,13 @@ def makeParser(taskClass, prog: str | None = None) -> argparse.ArgumentParser:
     group("-i", "--input", action=_Names, metavar="IN", help="input collections, comma-separated")
     group("-o", "--output", metavar="OUT", help="output collection; NAME stands for u/<user>/NAME")
     group("--rerun", metavar="[IN:]OUT", help="the same as -i u/<user>/IN -o u/<user>/OUT")
-    group("-d", "--data-query", dest="dataQuery", metavar="QUERY", help="such as \"skymap='vae_demo' AND tract=0\"")
+    group(
+        "-d",
+        "--data-query",
+        dest="dataQuery",
+        metavar="QUERY",
+        help="such as \"skymap='vae_demo' AND tract=0\"",
+    )
     group(
         "--id",
         nargs="*",
@@ -173,7 +179,9 @@ def makeParser(taskClass, prog: str | None = None) -> argparse.ArgumentParser:
     group("--clobber-output", dest="clobberOutput", action="store_true", help="--new-run, hiding older runs")
     group("--clobber-config", dest="clobberConfig", action="store_true", help="the same as --new-run")
     group("--clobber-versions", dest="clobberVersions", action="store_true", help="the same as --no-versions")
-    group("--no-backup-config", dest="noBackupConfig", action="store_true", help="has no effect: none is lost")
+    group(
+        "--no-backup-config", dest="noBackupConfig", action="store_true", help="has no effect: none is lost"
+    )
     parser.set_defaults(overrides=[])
     return parser
 
@@ -219,7 +227,9 @@ def dataQuery(groups: Sequence[Sequence[str]]) -> str:
         for item in group:
             key, equals, values = item.partition("=")
             if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", key):
-                raise RepositoryError(f"--id {item}: expected KEY=V1[^V2][^A..B[:STEP]], such as patch=0^2..8:2")
+                raise RepositoryError(
+                    f"--id {item}: expected KEY=V1[^V2][^A..B[:STEP]], such as patch=0^2..8:2"
+                )
             crossed.append(f"{key} IN ({', '.join(_idValue(item, value) for value in values.split('^'))})")
         if crossed:
             joined.append(f"({' AND '.join(crossed)})")
@@ -234,10 +244,14 @@ def _idValue(item: str, value: str) -> str:
     if span:
         first, last, step = span.groups()
         if int(first) > int(last) or step == "0":
-            raise RepositoryError(f"--id {item}: the range {value} is empty; expected A..B[:STEP] with A <= B")
+            raise RepositoryError(
+                f"--id {item}: the range {value} is empty; expected A..B[:STEP] with A <= B"
+            )
         return value
     if not value or re.search(r"['\"\\\s]", value):
-        raise RepositoryError(f"--id {item}: value {value!r}; expected a number, a range A..B[:STEP] or a name")
+        raise RepositoryError(
+            f"--id {item}: value {value!r}; expected a number, a range A..B[:STEP] or a name"
+        )
     return f"'{value}'"
 
 
@@ -260,7 +274,9 @@ def _command(taskClass, prog: str, args, prepare, defaultInputs, defaultOutput) 
     handlers, own = list(root.handlers), not CliLog.configState
     _setUpLog(CliLog, args)
     try:
-        return _execute(taskClass, prog, args, config, pexConfig, execute, prepare, defaultInputs, defaultOutput)
+        return _execute(
+            taskClass, prog, args, config, pexConfig, execute, prepare, defaultInputs, defaultOutput
+        )
     finally:
         # Other commands may follow in this process.
         if own:
@@ -268,9 +284,7 @@ def _command(taskClass, prog: str, args, prepare, defaultInputs, defaultOutput) 
             root.handlers[:] = handlers
 
 
-def _execute(
-    taskClass, prog, args, config, pexConfig, execute, prepare, defaultInputs, defaultOutput
-) -> int:
+def _execute(taskClass, prog, args, config, pexConfig, execute, prepare, defaultInputs, defaultOutput) -> int:
     """Open the repository, run the graph, and tell what came of it."""
     from lsst.daf.butler._exceptions import ButlerUserError
     from lsst.utils.timer import profile
@@ -361,7 +375,9 @@ def _checkArguments(args) -> list[str]:
         raise RepositoryError(f"--timeout {args.timeout}: expected seconds above 0")
     for level in args.loglevel or []:
         if level.rpartition("=")[2].upper() not in _LEVELS:
-            raise RepositoryError(f"--loglevel {level}: expected [NAME=]LEVEL with one of {', '.join(_LEVELS)}")
+            raise RepositoryError(
+                f"--loglevel {level}: expected [NAME=]LEVEL with one of {', '.join(_LEVELS)}"
+            )
     if args.rerun and (args.output or args.input):
         raise RepositoryError("--rerun stands for -i and -o: give the one or the others")
     return [what.partition("=")[0] for what in shown]

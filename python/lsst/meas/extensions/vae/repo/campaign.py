@@ -227,9 +227,13 @@ def selectWhere(
         for one in [split] if isinstance(split, (str, int)) else split:
             tract = SPLITS.get(one, one)
             if tract not in SPLITS.values():
-                raise RepositoryError(f"split {one!r} of campaign {campaign}: expected one of {', '.join(SPLITS)}")
+                raise RepositoryError(
+                    f"split {one!r} of campaign {campaign}: expected one of {', '.join(SPLITS)}"
+                )
             tracts.append(tract)
-        where.append(f"tract IN ({', '.join(map(str, tracts))})" if len(tracts) != 1 else f"tract={tracts[0]}")
+        where.append(
+            f"tract IN ({', '.join(map(str, tracts))})" if len(tracts) != 1 else f"tract={tracts[0]}"
+        )
     if shards is not None:
         where.append(f"patch IN ({', '.join(str(int(shard)) for shard in shards)})")
     return " AND ".join(where)

@@ -129,7 +129,7 @@ def resolveInputs(butler, names: Iterable[str]) -> list[str]:
         full = name if name in known else userCollection(name)
         if full not in known:
             raise RepositoryError(
-                f"no input collection {name!r} in the repository; it has {_shown(known)}: give one of these by -i"
+                f"no input collection {name!r} in the repository: give one of these by -i: {_shown(known)}"
             )
         found.append(full)
     return list(dict.fromkeys(found))
@@ -203,9 +203,10 @@ def planRun(
         run, text = previous
         differences = _differences(text, config.saveToString())
         if differences:
+            more = "; ..." if len(differences) > 3 else ""
             raise RepositoryError(
-                f"config of {label} differs from the one that {run} was made with ({'; '.join(differences[:3])}"
-                f"{'; ...' if len(differences) > 3 else ''}): take the same values, "
+                f"config of {label} differs from the one that {run} was made with "
+                f"({'; '.join(differences[:3])}{more}): take the same values, "
                 "or --new-run for a fresh RUN, or another -o"
             )
         added = [name for name in given if name not in others]
@@ -394,6 +395,8 @@ def _buildGraph(butler, taskClass, config, plan: RunPlan, where: str):
         ).assemble()
     except (ButlerUserError, QuantumGraphBuilderError, FileNotFoundError) as error:
         text = " ".join(str(error).split())
+        if "without constraining it" in text:
+            text += " Name it, such as skymap='vae_demo'."
         raise RepositoryError(f"{nothing} in {', '.join(collections)}: {text}") from error
     done = 0
     if plan.resume:
@@ -413,7 +416,8 @@ def _buildGraph(butler, taskClass, config, plan: RunPlan, where: str):
                 present = []
             if not present:
                 raise RepositoryError(
-                    f"{nothing}: no {name} in {', '.join(collections)}; make it first, or give its collection by -i"
+                    f"{nothing}: no {name} in {', '.join(collections)}; "
+                    "make it first, or give its collection by -i"
                 )
         raise RepositoryError(f"{nothing} in {', '.join(collections)}: check -d, --id and -i")
     return graph, done

@@ -214,5 +214,7 @@ def readProvenance(path) -> dict[str, Any]:
     header = fits.getheader(path)
     prefix = _PREFIX.upper().replace(".", " ") + " "
     return {
-        key.lower().replace(" ", "."): value for key, value in header.items() if key.upper().startswith(prefix)
+        key.lower().replace(" ", "."): value
+        for key, value in header.items()
+        if key.upper().startswith(prefix)
     }

@@ -277,7 +277,9 @@ class VaeModelData:
                     )
                 bands = json.loads(file.attrs["bands"])
                 if not isinstance(bands, list) or not 0 < len(bands) <= _MAX_BANDS:
-                    raise ShardError(f"{path} names bands {str(bands)[:80]}; expected a list of 1 to {_MAX_BANDS}")
+                    raise ShardError(
+                        f"{path} names bands {str(bands)[:80]}; expected a list of 1 to {_MAX_BANDS}"
+                    )
                 n, columns = None, {}
                 for name, dtype, width, bound in (
                     ("sourceId", np.int64, None, _MAX_SOURCES),
@@ -345,7 +347,11 @@ def _column(file, path, name, dtype, width, bound) -> np.ndarray:
     ndim = 1 if width is None else 2
     wide = len(shape) == 2 and (shape[1] <= _MAX_LATENT if width == -1 else shape[1] == width)
     if data.dtype != dtype or len(shape) != ndim or shape[0] > bound or not (ndim == 1 or wide):
-        raise ShardError(f"{path}: {name} is {data.dtype} of shape {shape}; expected {np.dtype(dtype)}, {ndim}-d")
+        raise ShardError(
+            f"{path}: {name} is {data.dtype} of shape {shape}; expected {np.dtype(dtype)}, {ndim}-d"
+        )
     if data.id.get_storage_size() * _MAX_COMPRESSION < data.nbytes:
-        raise ShardError(f"{path}: {name} claims {data.nbytes} bytes that the file does not hold; it is damaged")
+        raise ShardError(
+            f"{path}: {name} claims {data.nbytes} bytes that the file does not hold; it is damaged"
+        )
     return data[()]

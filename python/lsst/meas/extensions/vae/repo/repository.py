@@ -78,7 +78,8 @@ def openRepository(root, *, writeable: bool = True, create: bool = True, campaig
         config = ButlerConfig(root)
     except Exception as error:
         raise RepositoryError(
-            f"{root}: its Butler configuration cannot be read ({_line(error)}); give the folder of a repository"
+            f"{root}: its Butler configuration cannot be read ({_line(error)}); "
+            "give the folder of a repository"
         ) from error
     missing = [name for name in _ourStorageClasses() if f".storageClasses.{name}" not in config]
     if missing:
