@@ -69,7 +69,7 @@ class ForeignIncomplete(Exception):
 class ForeignExposure:
     """Looks like afw's MultibandExposure; off-centre kernels, own planes, int16 pixels."""
 
-    bands = ["g", "r"]
+    bands = ("g", "r")
     image = SimpleNamespace(array=np.ones((2, 4, 6), dtype=np.int16))
     variance = SimpleNamespace(array=np.ones((2, 4, 6)))
     mask = SimpleNamespace(array=np.zeros((2, 4, 6), dtype=np.int32), getMaskPlaneDict=lambda: {"BAD": 5})
