@@ -1,0 +1,139 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Model packages: what is refused, and that nothing is lost on the way."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from lsst.meas.extensions.vae.errors import ModelPackageError
+from lsst.meas.extensions.vae.network.package import ModelPackage
+from lsst.meas.extensions.vae.network.shipped import load_package
+
+
+def make_package():
+    rng = np.random.default_rng(1)
+    card = {
+        "name": "toy",
+        "architecture": {"name": "factorised", "options": {}},
+        "survey": "lsst10yr",
+        "bands": ["g", "r"],
+        "pixel_scale": [0.2, 0.2],
+        "psf": [{"kind": "gaussian", "fwhm": 0.7, "beta": None}] * 2,
+        "stamp_size": 64,
+        "latent_dim": 4,
+        "normalisation": {"kind": "noise"},
+    }
+    weights = {"dense/kernel": rng.normal(size=(3, 4)).astype("f4"), "dense/bias": np.zeros(4, "f4")}
+    return ModelPackage(card, {"decoder": weights, "prior_encoder": {"a/b": np.ones((2, 2), "f4")}})
+
+
+def rewrite(path, change):
+    """Rewrite a zip after ``change(members)``, members being name -> bytes."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    return make_package().save(tmp_path / "toy.vae.zip")
+
+
+def test_a_package_survives_saving_and_loading_unchanged(saved):
+    package, again = make_package(), ModelPackage.load(saved)
+    assert again.card == package.card
+    assert set(again.parts) == set(package.parts)
+    for part, weights in package.parts.items():
+        for name, value in weights.items():
+            np.testing.assert_array_equal(again.parts[part][name], value)
+
+
+def test_the_same_package_gives_the_same_bytes():
+    assert make_package().to_bytes() == make_package().to_bytes()
+
+
+def test_a_part_that_was_tampered_with_is_refused_by_its_sum(saved):
+    def flip(members):
+        data = bytearray(members["decoder.safetensors"])
+        data[-1] ^= 1
+        members["decoder.safetensors"] = bytes(data)
+
+    rewrite(saved, flip)
+    with pytest.raises(ModelPackageError, match="decoder.safetensors has sha256 .* damaged or tampered with"):
+        ModelPackage.load(saved)
+
+
+def test_a_truncated_package_is_refused_in_one_line(saved):
+    saved.write_bytes(saved.read_bytes()[:-100])
+    with pytest.raises(ModelPackageError, match="not a readable model package") as caught:
+        ModelPackage.load(saved)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../evil.py", "/etc/evil", "decoder.pkl"])
+def test_a_member_that_does_not_belong_is_refused_and_never_written(saved, name, tmp_path):
+    rewrite(saved, lambda members: members.update({name: b"x"}))
+    with pytest.raises(ModelPackageError, match="unexpected member"):
+        ModelPackage.load(saved)
+    assert not (tmp_path.parent / "evil.py").exists()
+
+
+def test_a_part_missing_from_the_zip_is_noticed(saved):
+    rewrite(saved, lambda members: members.pop("decoder.safetensors"))
+    with pytest.raises(ModelPackageError, match="its card lists"):
+        ModelPackage.load(saved)
+
+
+def test_a_card_of_another_version_asks_for_an_update(saved):
+    def age(members):
+        card = json.loads(members["card.json"])
+        card["format_version"] = 99
+        members["card.json"] = json.dumps(card).encode()
+
+    rewrite(saved, age)
+    with pytest.raises(ModelPackageError, match="99.*update"):
+        ModelPackage.load(saved)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x05\x06" + b"\0" * 18])
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "x.vae.zip"
+    path.write_bytes(content)
+    with pytest.raises(ModelPackageError):
+        ModelPackage.load(path)
+
+
+def test_an_absent_file_and_an_unknown_name_say_what_to_give(tmp_path):
+    with pytest.raises(ModelPackageError, match="cannot read model package"):
+        ModelPackage.load(tmp_path / "none.vae.zip")
+    with pytest.raises(ModelPackageError, match="no model package 'nonesuch'.*shipped names"):
+        load_package("nonesuch")
+
+
+def test_a_failed_save_leaves_the_old_package_alone(saved, monkeypatch):
+    before = saved.read_bytes()
+    monkeypatch.setattr(ModelPackage, "to_bytes", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_package().save(saved)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_reading_a_package_imports_no_deep_learning_framework(saved):
+    code = (
+        "import sys\n"
+        "from lsst.meas.extensions.vae.network.package import ModelPackage\n"
+        f"ModelPackage.load({str(saved)!r})\n"
+        "sys.exit(any(name in sys.modules for name in ('keras', 'tensorflow', 'jax', 'torch')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
