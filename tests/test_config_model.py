@@ -203,6 +203,9 @@ def test_assigning_a_config_copies_its_values_into_the_nested_one(config):
     assert config.net is net and net.latentDim == 7
     other.latentDim = 9
     assert net.latentDim == 7
+    assert net.history["latentDim"][-1] == (7, config.history["net"][-1][1], "assignment")
+    with pytest.raises(FieldValidationError, match=r"^config\.net\.optimizer\.rate = 5: "):
+        config.net.optimizer.rate = 5
     config.net = NetConfig  # the class stands for its defaults
     assert net.latentDim == 32
     config.net = config.net
@@ -431,7 +434,7 @@ def define(annotation, field):
         (tuple[int, str], Field((1, ""), description="Mixed."), "Broken.x: .*mixes types"),
         (Literal[1, "a"], Field(1, description="Mixed."), "Broken.x: .*mixes types"),
         (NetConfig | None, Field(None, description="None."), "Broken.x: a nested config cannot be None"),
-        (complex, Field(1j, description="Complex."), "Broken.x: .*is not bool"),
+        (bytes, Field(b"", description="Bytes."), "Broken.x: .*is not bool"),
     ],
 )
 def test_a_field_that_pex_config_could_not_hold_fails_when_the_class_is_made(annotation, field, message):

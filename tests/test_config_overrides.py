@@ -310,6 +310,33 @@ def test_code_and_nonsense_are_refused_with_file_and_line_and_nothing_happens(
     assert os.listdir(tmp_path) == ["attack.py"], "something was executed"
 
 
+@pytest.mark.parametrize(
+    "attack",
+    ["parentheses", "braces", "minus signs", "sums", "attributes", "items", "calls", "lambdas", "elifs"],
+)
+def test_deep_nesting_never_reaches_python_s_parser(monkeypatch, config, attack):
+    parsed = []
+
+    def parse(*args, **kwargs):
+        parsed.append(args)
+        raise SyntaxError("parsed")
+
+    for name, message in [
+        (attack, "nested parts|`lambda`|`if`"),
+        ("minus signs in an f-string", "an f-string"),
+    ]:
+        with monkeypatch.context() as patch, pytest.raises(OverrideError) as caught:
+            patch.setattr("ast.parse", parse)
+            OverrideReader(config).readString(ATTACKS[name])
+        assert re.search(message, str(caught.value)) and not parsed
+
+
+def test_long_flat_lists_are_no_deep_nesting(config):
+    text = "config.layers = [" + ", ".join(["-1"] * 5000) + "]\n" + "config.sigma = 1; " * 500
+    OverrideReader(config).readString(text)
+    assert len(config.layers) == 5000
+
+
 def test_the_line_in_the_message_is_the_line_that_is_wrong(config):
     text = (
         "import os\n\nconfig.sigma = 1\nconfig.bands = [\n    'a',\n]\nconfig.net.latentDim = 0\nconfig.x = 1"
@@ -416,7 +443,8 @@ def test_what_is_no_override_file_is_refused_at_once(tmp_path, config, kind):
     elif kind == "large":
         with open(path, "wb") as stream:
             stream.truncate(1 << 33)
-    with pytest.raises(OverrideError, match=rf"^{re.escape(str(path))}:1: "):
+    reason = {"absent": "No such file", "large": "8589934592 bytes, too many"}.get(kind, "no ordinary file")
+    with pytest.raises(OverrideError, match=rf"^{re.escape(str(path))}:1: .*{reason}"):
         config.load(path)
 
 

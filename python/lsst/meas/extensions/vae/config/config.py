@@ -241,14 +241,13 @@ class Config(BaseModel):
     def _check(self, name, spec, value):
         """Let pydantic check a value and set it."""
         fullname = f"{self._name}.{name}"
-        value = normalise(spec, value)
-        # 1, 1.0 and True are the same choice to pydantic, not to us.
-        mistaken = spec.kind == "choice" and value is not None and type(value) is not spec.dtype
         reason = f"expected {spec.describe()}"
-        if mistaken:
+        fitting = normalise(spec, value)
+        # 1, 1.0 and True are the same choice to pydantic, not to us.
+        if spec.kind == "choice" and fitting is not None and type(fitting) is not spec.dtype:
             raise FieldValidationError(fullname, value, reason)
         try:
-            self.__pydantic_validator__.validate_assignment(self, name, value)
+            self.__pydantic_validator__.validate_assignment(self, name, fitting)
         except ValidationError as error:
             detail = error.errors(include_url=False)[0]
             if detail["type"] in ("value_error", "assertion_error"):  # a field_validator of the author's

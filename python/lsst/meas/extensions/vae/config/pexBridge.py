@@ -321,10 +321,7 @@ class PexAccess:
 
     @staticmethod
     def rehearsal(config):
-        new = config.copy()
-        if config._frozen:
-            new.freeze()
-        return new
+        return config.copy()
 
     @staticmethod
     def read(config, name):
