@@ -58,7 +58,11 @@ def makeMergedDetections(detection, bands, xy0=(0, 0), exposureId=0):
         top, _, left, _ = parent.bbox
         footprint = Footprint(SpanSet.fromArray(parent.mask, (left + x0, top + y0)), peakSchema)
         for peak, flags in zip(parent.peaks, parent.peak_bands, strict=True):
-            new = footprint.addPeak(peak.x + x0, peak.y + y0, peak.snr)
+            x, y = peak.x + x0, peak.y + y0
+            new = footprint.addPeak(x, y, peak.snr)
+            # addPeak truncates, as afw's does; the peak's pixel is the nearest.
+            new.setIx(int(np.floor(x + 0.5)))
+            new.setIy(int(np.floor(y + 0.5)))
             for band, flag in zip(bands, flags, strict=True):
                 new.set(f"merge_peak_{band}", bool(flag))
         record.setFootprint(footprint)

@@ -359,7 +359,9 @@ class DeblendVaeTask(pipeBase.PipelineTask):
         mask = mExposure.mask
         if plane not in mask.getMaskPlaneDict():
             mask.addMaskPlane(plane)
-        job.record.getFootprint().spans.setMask(mask, mask.getPlaneBitMask(plane))
+        spans = job.record.getFootprint().spans.clippedTo(mExposure.getBBox())
+        for band in mExposure.bands:
+            spans.setMask(mask[band], mask.getPlaneBitMask(plane))
 
     # -- outputs -------------------------------------------------------------------
 

@@ -1,0 +1,46 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Register a campaign for ``pipetask``, which makes no repositories itself."""
+
+__all__ = ["main"]
+
+import argparse
+import sys
+
+from .errors import VaeError
+
+
+def main(argv=None):
+    """Make the repository if need be, and the campaign's records in it.
+
+    Parameters
+    ----------
+    argv : `list` [`str`], optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    status : `int`
+        0, or 2 for bad input, told in one line.
+    """
+    parser = argparse.ArgumentParser(
+        prog="registerCampaign.py", description="Register a simulation campaign in a data repository (made on first "
+        "use), so that pipetask can run pipelines/VaeDeblend.yaml on it.")
+    parser.add_argument("repo", metavar="REPO", help="data repository")
+    parser.add_argument("name", metavar="NAME", help="name of the campaign; its skymap is vae_NAME")
+    for option, default, what in (("--train", 1, "training shards"), ("--validation", 1, "validation shards"),
+                                  ("--test", 0, "test shards"), ("--fields", 1, "fields")):
+        parser.add_argument(option, type=int, default=default, metavar="N", help=f"{what} (default %(default)s)")
+    args = parser.parse_args(argv)
+    try:
+        from .repo import openRepository, registerCampaign
+
+        butler = openRepository(args.repo)
+        run = registerCampaign(butler, args.name, args.train, args.validation, args.test, args.fields, {})
+    except VaeError as error:
+        print(f"registerCampaign.py: error: {error}", file=sys.stderr)
+        return 2
+    print(f"campaign {args.name} is in {args.repo}: give pipetask -i {run} -d \"skymap='vae_{args.name}'\"")
+    return 0
