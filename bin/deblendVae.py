@@ -8,7 +8,7 @@
 import sys
 
 from lsst.meas.extensions.vae.cli import main
-from lsst.meas.extensions.vae.deblendVaeTask import DeblendVaeTask
+from lsst.meas.extensions.vae.deblendVaeTask import DeblendVaeTask, prepareModel
 
 if __name__ == "__main__":
-    sys.exit(main(DeblendVaeTask))
+    sys.exit(main(DeblendVaeTask, prepare=prepareModel))

@@ -4,10 +4,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """DeblendVaeTask: deblend with a trained network, in scarlet's slot."""
 
-__all__ = ["DeblendVaeConfig", "DeblendVaeTask"]
+__all__ = ["DeblendVaeConfig", "DeblendVaeTask", "prepareModel"]
 
 import hashlib
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -40,7 +41,8 @@ class DeblendVaeConfig(Config):
         "where a band is too faint to be measured; 0 for none."
     )
     minCoreCoverage: float = Field(
-        0.5, ge=0, le=1, description="Least fraction of good pixels, of the central 8 x 8 in the best band."
+        0.2, ge=0, le=1, description="Least fraction of good pixels, of the central 8 x 8 in the best band; a peak "
+        "in the very corner of an image has a quarter."
     )
     batchSize: int = Field(256, ge=1, le=65_536, description="Stamps that go through the network together.")
     referenceBand: str = Field("r", description="Band of the single-band columns; the first if it is absent.")
@@ -459,6 +461,26 @@ class DeblendVaeTask(pipeBase.PipelineTask):
             self.log.warning("The PSF differs by %.0f %% in width from that of model %r: objects are flagged "
                              "deblend_vae_psfMismatch", 100 * worst, self.network.package.name)
         return bool(worst > self.settings.psfTolerance)
+
+
+def prepareModel(butler, config, args):
+    """Put the config's pretrained package among a command's inputs.
+
+    A shipped package is in the repository already; a file is copied into RUN
+    ``pretrained_models/<file name>`` once.
+    """
+    if config.useTrainedModel:
+        return
+    from .network.shipped import load_package
+    from .repo.repository import pretrainedRun
+
+    run = pretrainedRun(Path(config.modelPackage).name.removesuffix(".vae.zip"))
+    if any(name.startswith("pretrained_models/") for name in args.input or ()):
+        return
+    if not butler.collections.query(run):
+        butler.put(load_package(config.modelPackage), "vae_modelPackage", run=run)
+    if args.input:
+        args.input = [*args.input, run]
 
 
 class _Job:

@@ -36,7 +36,7 @@ class DeblendSettings:
 
     joint_fluxes: bool = True
     prior_width: float = 0.3
-    min_core_coverage: float = 0.5
+    min_core_coverage: float = 0.2
     batch_size: int = 256
 
 

@@ -10,11 +10,14 @@ decoder); ``"deblender"`` puts a new encoder before the prior's frozen decoder
 through the sample: scenes are composed afresh for every batch.
 """
 
+import contextlib
 import json
 import logging
 import os
 import tempfile
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -66,20 +69,21 @@ class _VariationalModel(keras.Model):
         return ops.mean(reconstruction + self.kl_weight * kl)
 
 
-class _Batches(keras.utils.PyDataset):
-    """Batches of a composer; batch ``i`` of epoch ``e`` never depends on how
-    the training came there, so a resumed one sees the same data."""
+def _batches(composer, scale, settings, epoch):
+    """Batches in order, composed ahead of their use by threads.
 
-    def __init__(self, composer, scale, settings, epoch=0):
-        super().__init__(workers=settings.workers, use_multiprocessing=False, max_queue_size=8)
-        self.composer, self.batch_scale, self.settings, self.epoch = composer, scale, settings, epoch
-
-    def __len__(self):
-        return self.settings.steps_per_epoch
-
-    def __getitem__(self, index):
-        number = self.epoch * self.settings.steps_per_epoch + index
-        return self.composer.batch(number, self.settings.batch_size, self.batch_scale)
+    Batch number ``i`` is the same however the training came there, so a
+    resumed one sees the data that it would have seen.
+    """
+    ahead = 2 * settings.workers + 2
+    number = epoch * settings.steps_per_epoch
+    with ThreadPoolExecutor(settings.workers) as pool:
+        waiting = deque()
+        while True:
+            while len(waiting) < ahead:
+                waiting.append(pool.submit(composer.batch, number, settings.batch_size, scale))
+                number += 1
+            yield waiting.popleft().result()
 
 
 class _Checkpoint:
@@ -139,7 +143,6 @@ class _Loop(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         settings = self.trainer.settings
-        self.trainer.batches.epoch = epoch
         rise = min(1.0, (epoch + 1) / settings.kl_warmup_epochs) if settings.kl_warmup_epochs else 1.0
         self.model.kl_weight.assign(settings.kl_weight * rise)
         self.epoch_started = time.monotonic()
@@ -212,7 +215,7 @@ class _Trainer:
                                                   **card["architecture"]["options"])
             self.normalisation = dict(card["normalisation"])
         scale = self.architecture.scale(self.composer.noise, self.normalisation.get("scale"))
-        self.batches = _Batches(self.composer, scale, settings)
+        self.scale = scale
         self.validation = ValidationSet(validation, survey, settings.validation_scenes, isolated=isolated,
                                         scale=scale, seed=settings.seed)
         self.state = {"stage": stage, "settings": asdict(settings), "epoch": 0, "seconds": 0.0, "history": [],
@@ -293,8 +296,14 @@ class _Trainer:
         if board is not None:
             callbacks.append(board)
         if self.state["epoch"] < self.settings.epochs:
-            self.model.fit(self.batches, epochs=self.settings.epochs, initial_epoch=self.state["epoch"],
-                           verbose=0, callbacks=callbacks)
+            batches = _batches(self.composer, self.scale, self.settings, self.state["epoch"])
+            try:
+                self.model.fit(batches, steps_per_epoch=self.settings.steps_per_epoch, epochs=self.settings.epochs,
+                               initial_epoch=self.state["epoch"], verbose=0, shuffle=False, callbacks=callbacks)
+            finally:
+                # TensorFlow may still be inside it, and then closes it itself.
+                with contextlib.suppress(ValueError):
+                    batches.close()
         _log.info("%s: stopped after epoch %d: %s", self.stage, self.state["epoch"], loop.reason)
         return self.package(loop.reason)
 
