@@ -177,8 +177,11 @@ def runTraining(task, stage, train, validation, settings, prior=None):
     package : `~.network.package.ModelPackage`
         The trained package.
     """
-    from .network.training import train as trainNetwork
+    from .network.backend import load_keras
     from .survey import get_survey
+
+    load_keras()
+    from .network.training import train as trainNetwork
 
     survey = get_survey(validation.survey, validation.bands)
     rules = {"stage": stage, "samples": [[s.kind, s.split, s.seed, s.n_scenes, s.settings] for s in train],

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import ImageError, ModelPackageError
 from .architecture import make_architecture
+from .backend import load_keras
 from .package import ModelPackage
 
 __all__ = ["Network", "get_weights", "set_weights"]
@@ -70,8 +71,7 @@ class Network:
     """
 
     def __init__(self, package: ModelPackage, encoder="deblender_encoder"):
-        import keras
-
+        keras = load_keras()
         card = package.card
         self.package = package
         self.architecture = make_architecture(

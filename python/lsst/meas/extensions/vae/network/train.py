@@ -76,6 +76,9 @@ def _run(args, settings):
     samples = [StampSample.read(path) for path in args.train]
     validation = StampSample.concatenate([StampSample.read(path) for path in args.validation])
     survey = get_survey(samples[0].survey, samples[0].bands)
+    from .backend import load_keras
+
+    load_keras()
     from .training import train
 
     package = train(args.stage, samples, validation, survey, settings, args.directory, prior=prior)
