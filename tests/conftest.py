@@ -1,0 +1,19 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every test gets: this clone's package, in subprocesses too, and none of
+the user's own set-up.
+"""
+
+import os
+from pathlib import Path
+
+PYTHON = str(Path(__file__).resolve().parents[1] / "python")
+
+# pyproject.toml puts python/ on this process's path; commands that tests start find it here.
+os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (PYTHON, os.environ.get("PYTHONPATH")) if p)
+# A product that EUPS has set up would lend its config/, a user's Keras its backend.
+os.environ.pop("MEAS_EXTENSIONS_VAE_DIR", None)
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
