@@ -1,0 +1,317 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the demonstration wrote into its repository, as a report."""
+
+__all__ = ["makeReport"]
+
+import contextlib
+import hashlib
+import logging
+import platform
+from dataclasses import dataclass
+
+import astropy.units as u
+import numpy as np
+from astropy.table import Table, vstack
+
+from .afw.adapters import asCubes
+from .deblending.stamps import overlap
+from .errors import RepositoryError
+from .evaluation import choose_examples, compare_objects, count_matches
+from .evaluation.figures import COLOURS, colour_image, marked_image
+from .evaluation.objects import EXAMPLE_RANGES
+from .evaluation.report import Example, Report, blended_statistics
+from .repo import openRepository
+from .repo.execution import userCollection
+from .simulation.fields import isolated_stamp, stamp_origin
+from .survey import get_survey
+from .version import __version__
+
+_WANTED_SNR = 10.0  # galaxies above this are expected to be found
+_GRI = ("g", "r", "i")
+_STAMP = 64
+_PACKAGES = (
+    *("numpy", "scipy", "astropy", "galsim", "photutils", "keras", "tensorflow-cpu", "tensorflow", "jax"),
+    *("lsst-daf-butler", "lsst-pipe-base", "lsst-pex-config"),
+)
+
+
+@dataclass
+class _Field:
+    """One field with all that was made of it."""
+
+    number: int
+    survey: object
+    cubes: object
+    truth: Table
+    models: object
+    objects: Table
+    counts: object
+    nParents: int
+
+    @property
+    def gri(self):
+        """Numbers of the bands that pictures are made of."""
+        return [self.cubes.bands.index(band) for band in _GRI]
+
+    def picture(self, images):
+        """Colour picture of [band, y, x] in the field's common stretch."""
+        band = self.cubes.bands.index("r")
+        return colour_image(np.asarray(images)[self.gri], float(np.sqrt(np.median(self.cubes.variance[band]))))
+
+
+def makeReport(repo, steps, package, args, warnings, *, density, survey):
+    """Read what the chain wrote, and compare it with the truth.
+
+    Parameters
+    ----------
+    repo : `str`
+        The repository.
+    steps : `list`
+        The commands in their order, with ``what``, ``label``, ``command``,
+        ``argv`` and ``output``.
+    package : `~.network.package.ModelPackage`
+        The model that was used.
+    args : `argparse.Namespace`
+        ``fields``, ``size`` and ``seed``.
+    warnings : `list` [`str`]
+        What a reader must know first.
+    density : `float`
+        Galaxies per square arcminute.
+    survey : `str`
+        Name of the survey.
+
+    Returns
+    -------
+    report : `~.evaluation.report.Report`
+
+    Raises
+    ------
+    RepositoryError
+        If a product of the chain is not there.
+    """
+    collection = userCollection(steps[-1].output)
+    skymap = steps[-1].argv[-1].split("'")[1]
+    # That pandas is absent is no news to anybody here.
+    logging.getLogger("lsst.daf.butler").setLevel(logging.ERROR)
+    butler = openRepository(repo, writeable=False)
+    try:
+        butler = butler.clone(collections=[collection])
+        ids = [{"skymap": skymap, "tract": 3, "patch": patch} for patch in range(args.fields)]
+        fields = [_readField(butler, dataId, survey) for dataId in ids]
+        records = [{step.label: butler.get(f"{step.label}_metadata", dataId) for step in steps} for dataId in ids]
+    finally:
+        butler.close()
+    table = vstack([field.objects for field in fields], metadata_conflicts="silent")
+    counts = fields[0].counts
+    for field in fields[1:]:
+        counts = counts + field.counts
+    seconds = {step.label: sum(_quantumSeconds(record[step.label]) for record in records) for step in steps}
+    nSources = sum(record["deblendVae"]["deblendVae"]["nSources"] for record in records)
+    rate = nSources / max(sum(record["deblendVae"]["deblendVae"]["deblendSeconds"] for record in records), 1e-9)
+    simulated = records[0]["simulateBlends"]["simulateBlends"]
+    nTruth = sum(int(field.truth["in_field"].sum()) for field in fields)
+    examples = choose_examples(table)
+    blended = blended_statistics(table)
+    none, vae = blended["none"], blended["vae"]
+    report = Report(
+        title="Galaxies deblended by a variational autoencoder",
+        subtitle=f"{_shown(args.fields, 'simulated field')} of {args.size} x {args.size} pixels as LSST will see "
+        f"{'it' if args.fields == 1 else 'them'} in ten years, in {', '.join(package.bands)}: detected, deblended by "
+        f"{package.name}, and measured against the truth. Made by meas_extensions_vae {__version__}.",
+        warnings=warnings,
+        headline=[
+            (f"{nTruth} galaxies", f"simulated; {counts.n_objects} objects detected in {sum(field.nParents for field in fields)} "
+             "footprints"),
+            (f"{none[0].half_width:.2f} → {vae[0].half_width:.2f}", f"r magnitude error of the {none[0].number} blended "
+             "objects, without → with deblending"),
+            (f"{none[2].half_width:.2f} → {vae[2].half_width:.2f}", "ellipticity error of the same, without → with "
+             "deblending"),
+            (f"{rate:.0f} galaxies/s", f"deblended in {len(package.bands)} bands; {nSources} in "
+             f"{seconds['deblendVae']:.0f} s with reading, start and writing"),
+        ],
+        field_svg=_fieldPicture(fields[0], [(n, table[row]) for n, row in enumerate(examples, 1)]),
+        field_caption="g, r and i as blue, green and red (asinh stretch). Circles: detected peaks. "
+        "Dashed: the blends below." + (" The first field is shown." if args.fields > 1 else ""),
+        examples=[_example(fields, table[row], number) for number, row in enumerate(examples, 1)],
+        example_rule="Chosen without a look at the results, by turns from objects of a true signal to noise in r of "
+        + " and ".join(f"{low:g} to {high:g}" if high < 1e9 else f"over {low:g}" for low, high in EXAMPLE_RANGES)
+        + ": the one of the largest true blendedness, of footprints with two peaks or more, 4″ or more from those "
+        "chosen before. The object is in the middle, ringed in yellow; other peaks have blue rings. All pictures have "
+        "one stretch. The residual is the image less all models. A dash is what could not be measured.",
+        objects=table,
+        detection=[
+            (f"completeness: galaxies with SNR above {_WANTED_SNR:g} in r that have an object",
+             f"{counts.completeness:.0%} ({counts.n_found} of {counts.n_truth})"),
+            ("purity: objects within 0.8″ of a galaxy", f"{counts.purity:.0%} ({counts.n_matched} of "
+             f"{counts.n_objects})"),
+            ("unrecognised blends: objects with a second galaxy of a quarter of the flux or more within 0.8″",
+             str(counts.n_unrecognised)),
+            ("objects that are compared (with a galaxy, 2″ or more from the edge)",
+             str(int(((table["truth"] >= 0) & ~table["edge"]).sum()))),
+        ],
+        steps=[(step.what, step.command, f"({seconds[step.label]:.1f} s)") for step in steps],
+        facts={
+            "Simulation": [
+                ("galaxies", "COSMOS 25.2, test split (never trained on)" if simulated["galaxies"] == "cosmos"
+                 else f"{simulated['galaxies']}, test split"),
+                ("sha256 of the catalogue", simulated["galaxiesSha256"] or "none: made on the fly"),
+                ("density", f"{density} / arcmin², to the catalogue's own limit"),
+                ("survey", f"{survey}, bands {', '.join(package.bands)}"),
+                ("seed of the campaign", args.seed),
+                ("seeds of the fields", ", ".join(str(r["simulateBlends"]["simulateBlends"]["seed"]) for r in records)),
+                ("repository", f"{repo}, collection {collection}"),
+            ],
+            "Model": _describeModel(package),
+            "Software": _versions(),
+        },
+    )
+    return report
+
+
+def _shown(count: int, what: str) -> str:
+    return f"A {what}" if count == 1 else f"{count} {what}s"
+
+
+def _quantumSeconds(metadata) -> float:
+    """Wall time of a quantum, reading and writing included [s]."""
+    from datetime import datetime
+
+    quantum = metadata["quantum"]
+    times = [datetime.fromisoformat(quantum[name]) for name in ("prepUtc", "endUtc")]
+    return (times[1] - times[0]).total_seconds()
+
+
+def _describeModel(package) -> list:
+    """The model card in a few lines; what it lacks is left out."""
+    card = package.card
+    rows = [("name", package.name), ("architecture", card["architecture"]["name"]),
+            ("latent dimension", card["latent_dim"]),
+            ("stamps", f"{card['stamp_size']} x {card['stamp_size']} pixels of {card['pixel_scale'][0]:g}″")]
+    for stage, training in card.get("training", {}).items():
+        validation = training.get("validation", {})
+        parts = [f"{training.get('samples_seen', 0):,} scenes seen"]
+        if "seconds" in training:
+            parts.append(f"{training['seconds'] / 60:.0f} minutes")
+        with contextlib.suppress(KeyError):
+            parts.append(f"validation: |e| half-width {validation['e_half_width']:.3f}, r magnitude "
+                         f"{validation['mag_half_width']:.3f}, alpha {validation['alpha_1']:+.2f}")
+        rows.append((f"training, {stage}", "; ".join(parts)))
+    return [*rows, ("sha256", _sha256(package))]
+
+
+def _sha256(package) -> str:
+    return hashlib.sha256(package.to_bytes()).hexdigest()
+
+
+def _versions() -> list:
+    from importlib.metadata import PackageNotFoundError, version
+
+    rows = [("meas_extensions_vae", __version__), ("python", platform.python_version())]
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            rows.append((name, version(name)))
+    return [*rows, ("machine", f"{platform.system()} {platform.machine()}")]
+
+
+# -- one field -------------------------------------------------------------------------
+
+
+def _get(butler, name, dataId):
+    from lsst.daf.butler import DatasetNotFoundError, MissingDatasetTypeError
+
+    try:
+        return butler.get(name, dataId)
+    except (DatasetNotFoundError, MissingDatasetTypeError):
+        raise RepositoryError(f"no {name} of field {dataId['patch']} was made: if the field is too empty to hold an "
+                              "object, give a larger --size or another --seed") from None
+
+
+def _readField(butler, dataId, surveyName):
+    names = ("vae_field", "vae_fieldTruth", "vae_mergedDetections", "vae_modelData", "vae_shapes",
+             "vae_deblendedCatalog")
+    exposure, truth, merged, models, shapes, catalog = (_get(butler, name, dataId) for name in names)
+    cubes = asCubes(exposure)
+    survey = get_survey(surveyName, cubes.bands)
+    objects = _objects(catalog, merged, shapes, survey.reference_band)
+    zero = (0 * u.ABmag).to(cubes.unit).value
+    ny, nx = cubes.images.shape[1:]
+    objects, match = compare_objects(objects, truth, cubes.images, cubes.variance, cubes.psf(nx / 2, ny / 2), survey,
+                                     zero)
+    objects["field"] = dataId["patch"]
+    wanted = np.asarray(truth["in_field"], bool) & (truth[f"snr_{survey.reference_band}"] > _WANTED_SNR)
+    return _Field(dataId["patch"], survey, cubes, truth, models, objects, count_matches(match, wanted), len(merged))
+
+
+def _objects(catalog, merged, shapes, band):
+    """Deblended objects at the places of their detected peaks."""
+    peaks = {(parent.getId(), int(peak.get("id"))): (peak.getFx(), peak.getFy())
+             for parent in merged for peak in parent.getFootprint().peaks}
+    places = [peaks[record.get("deblend_blendId"), record.get("deblend_peakId")] for record in catalog]
+    row = {int(value): k for k, value in enumerate(shapes["id"])}
+    shapes = shapes[[row[record.getId()] for record in catalog]]
+    table = Table({"id": shapes["id"], "parent": shapes["parent"]})
+    table["x"], table["y"] = np.array(places, float).reshape(-1, 2).T
+    table["n_peaks"] = np.array([record.get("deblend_parentNPeaks") for record in catalog], int)
+    table["mag"], table["e1"], table["e2"] = (np.asarray(shapes[n], float) for n in (f"mag_{band}", "e1", "e2"))
+    return table
+
+
+# -- pictures ----------------------------------------------------------------------------
+
+
+def _fieldPicture(field, examples):
+    marks = [(x, y, COLOURS["mark"]) for x, y in zip(field.objects["x"], field.objects["y"])]
+    boxes = []
+    for number, row in examples:
+        if row["field"] == field.number:
+            y0, x0 = stamp_origin(row["x"], row["y"], _STAMP)
+            boxes.append((x0, y0, _STAMP, str(number)))
+    ny, nx = field.cubes.images.shape[1:]
+    label = f"Colour image of a field of {nx} x {ny} pixels with {len(marks)} detected peaks"
+    return marked_image(field.picture(field.cubes.images), label, marks, radius=4, boxes=boxes)
+
+
+def _cut(images, origin):
+    """A stamp of [band, y, x], 0 beyond the edge."""
+    stamp = np.zeros((len(images), _STAMP, _STAMP), np.float32)
+    inImages, inStamp = overlap(origin, _STAMP, images.shape[1:])
+    stamp[(slice(None), *inStamp)] = images[(slice(None), *inImages)]
+    return stamp
+
+
+def _example(fields, row, number):
+    """One blend: input, model, truth and residual."""
+    field = next(one for one in fields if one.number == row["field"])
+    origin = stamp_origin(row["x"], row["y"], _STAMP)
+    y0, x0 = origin
+    scene = _cut(field.cubes.images, origin)
+    box = (y0, y0 + _STAMP, x0, x0 + _STAMP)
+    identifier = int(row["id"])
+    model = field.models.render(box, [identifier] if identifier in field.models else [])
+    truth, _ = isolated_stamp(field.truth[int(row["truth"])], field.survey, _STAMP, origin)
+    marks = [
+        (o["x"] - x0, o["y"] - y0, COLOURS["target" if o["id"] == identifier else "mark"])
+        for o in field.objects
+        if -0.5 <= o["x"] - x0 < _STAMP - 0.5 and -0.5 <= o["y"] - y0 < _STAMP - 0.5
+    ]
+    panels = [
+        ("input", marked_image(field.picture(scene), f"Input of blend {number}", marks, radius=2)),
+        ("model", marked_image(field.picture(model), f"Model of the middle object of blend {number}")),
+        ("truth", marked_image(field.picture(truth), f"The same galaxy alone, without noise, of blend {number}")),
+        ("residual", marked_image(field.picture(scene - field.models.render(box)),
+                                  f"Image less all models of blend {number}")),
+    ]
+    rows = [("", "r magnitude", "e1", "e2")]
+    for name, suffix in (("truth", "true"), ("VAE", "vae"), ("no deblending", "none")):
+        rows.append((name, *(_number(row[f"{what}_{suffix}"], digits) for what, digits in
+                             (("mag", 2), ("e1", 3), ("e2", 3)))))
+    title = (f"{number}. SNR {row['snr']:.0f}, blendedness {row['blendedness']:.2f}, one of {row['n_peaks']} peaks of "
+             "its footprint")
+    return Example(panels, title, rows)
+
+
+def _number(value, digits):
+    return f"{value:.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
