@@ -55,7 +55,8 @@ class _VariationalModel(keras.Model):
         self.kl_tracker = keras.metrics.Mean(name="kl")
 
     def call(self, inputs, training=False):
-        mean, sigma = self.encoder(inputs, training=training)
+        # Batches come as [n, band, y, x]; transposing is cheapest here.
+        mean, sigma = self.encoder(ops.transpose(inputs, (0, 2, 3, 1)), training=training)
         return {"mean": mean, "sigma": sigma,
                 "output": self.decoder(self.sample(mean, sigma), training=training)}
 
@@ -63,7 +64,8 @@ class _VariationalModel(keras.Model):
         mean, sigma = y_pred["mean"], y_pred["sigma"]
         variance = ops.maximum(ops.square(sigma), 1e-12)
         kl = 0.5 * ops.sum(ops.square(mean) + variance - 1.0 - ops.log(variance), axis=1)
-        reconstruction = self.architecture.reconstruction_loss(y, y_pred["output"])
+        target = ops.transpose(y, (0, 2, 3, 1))
+        reconstruction = self.architecture.reconstruction_loss(target, y_pred["output"])
         self.reconstruction_tracker.update_state(reconstruction)
         self.kl_tracker.update_state(kl)
         return ops.mean(reconstruction + self.kl_weight * kl)
@@ -261,7 +263,7 @@ class _Trainer:
         jit = "auto" if keras.backend.backend() != "tensorflow" else _has_gpu()
         self.model.compile(optimizer=optimizer, jit_compile=jit)
         size, n_bands = self.architecture.stamp_size, self.architecture.n_bands
-        self.model(np.zeros((1, size, size, n_bands), np.float32))
+        self.model(np.zeros((1, n_bands, size, size), np.float32))
         optimizer.build(self.model.trainable_variables)
 
     def validate(self, shapes):
