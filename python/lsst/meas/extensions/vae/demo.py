@@ -33,19 +33,29 @@ def makeParser() -> argparse.ArgumentParser:
     """Make the argument parser of ``bin/demo.py``."""
     parser = argparse.ArgumentParser(
         prog="demo.py",
-        description="Simulate a field of galaxies as LSST will see it in ten years, deblend it, measure it, and "
-        "write OUTPUT/report.html. What is there already is not done again.",
+        description="Simulate a field of galaxies as LSST will see it in ten years, deblend it, measure it, "
+        "and write OUTPUT/report.html. What is there already is not done again.",
         allow_abbrev=False,
     )
-    parser.add_argument("--output", default="demo", metavar="DIR", help="folder of repository and report [demo]")
+    parser.add_argument(
+        "--output", default="demo", metavar="DIR", help="folder of repository and report [demo]"
+    )
     parser.add_argument("--size", type=int, default=450, metavar="N", help="side of a field, pixels [450]")
     parser.add_argument("--fields", type=int, default=1, metavar="N", help="number of fields [1]")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the simulation [1]")
-    parser.add_argument("--galaxies", choices=("auto", "cosmos", "synthetic"), default="auto",
-                        help="COSMOS galaxies, fetched on first use; synthetic ones; or 'auto', COSMOS if it can be "
-                        "had [auto]")
-    parser.add_argument("--model", default=_MODEL, metavar="NAME",
-                        help=f"shipped model package, or a *.vae.zip file [{_MODEL}]")
+    parser.add_argument(
+        "--galaxies",
+        choices=("auto", "cosmos", "synthetic"),
+        default="auto",
+        help="COSMOS galaxies, fetched on first use; synthetic ones; or 'auto', COSMOS if it can be "
+        "had [auto]",
+    )
+    parser.add_argument(
+        "--model",
+        default=_MODEL,
+        metavar="NAME",
+        help=f"shipped model package, or a *.vae.zip file [{_MODEL}]",
+    )
     parser.add_argument("--new-run", dest="newRun", action="store_true", help="do everything again")
     return parser
 
@@ -115,7 +125,7 @@ def _run(args) -> int:
     repo = str(output / "repo")
     pretrained = _provideModel(repo, package, args.model)
     steps = _plan(args, repo, galaxies, pretrained)
-    for number, step in enumerate(steps):
+    for step in steps:
         _tell(f"{step.what}: {step.command}")
         code = _execute(step, args)
         if code:
@@ -129,8 +139,10 @@ def _run(args) -> int:
     write_report(report, output / "report.html")
     for value, what in report.headline:
         print(f"  {value}: {what}")
-    print(f"{output / 'report.html'} is written ({time.monotonic() - started:.0f} s in all); "
-          f"all objects are in {output / 'objects.ecsv'}")
+    print(
+        f"{output / 'report.html'} is written ({time.monotonic() - started:.0f} s in all); "
+        f"all objects are in {output / 'objects.ecsv'}"
+    )
     return 0
 
 
@@ -153,8 +165,10 @@ def _loadModel(name: str):
 
     package = load_package(name)
     if package.card["survey"] != _SURVEY:
-        raise ModelPackageError(f"model package {name!r} is made for {package.card['survey']}: the demo's fields are "
-                                f"{_SURVEY}; give a package of that survey")
+        raise ModelPackageError(
+            f"model package {name!r} is made for {package.card['survey']}: the demo's fields are "
+            f"{_SURVEY}; give a package of that survey"
+        )
     package.part("deblender_encoder")
     return package
 
@@ -177,8 +191,10 @@ def _provideModel(repo: str, package, name: str) -> str:
     finally:
         butler.close()
     if _sha256(kept) != _sha256(package):
-        raise RepositoryError(f"{repo} has another model package under the name {stem!r}, from an earlier version: "
-                              "delete that folder, or give another --output")
+        raise RepositoryError(
+            f"{repo} has another model package under the name {stem!r}, from an earlier version: "
+            "delete that folder, or give another --output"
+        )
     return run
 
 
@@ -209,20 +225,46 @@ def _chooseGalaxies(name: str):
 
 def _plan(args, repo: str, galaxies: str, pretrained: str) -> list:
     # What another call differs by is in the name, so that calls never clash.
-    campaign = f"demo-{galaxies}-{args.size}px-seed{args.seed}" + (f"-{args.fields}fields" if args.fields > 1 else "")
+    campaign = f"demo-{galaxies}-{args.size}px-seed{args.seed}" + (
+        f"-{args.fields}fields" if args.fields > 1 else ""
+    )
     model = pretrained.rpartition("/")[2]
     where = f"skymap='vae_{campaign}' AND tract=3"
-    settings = {"kind": "field", "survey": _SURVEY, "galaxies.name": galaxies, "field.size": args.size,
-                "field.densityPerArcmin2": _DENSITY, "seed": args.seed, "campaign": campaign, "nTrain": 0,
-                "nValidation": 0, "nFields": args.fields}
+    settings = {
+        "kind": "field",
+        "survey": _SURVEY,
+        "galaxies.name": galaxies,
+        "field.size": args.size,
+        "field.densityPerArcmin2": _DENSITY,
+        "seed": args.seed,
+        "campaign": campaign,
+        "nTrain": 0,
+        "nValidation": 0,
+        "nFields": args.fields,
+    }
     field, deblended, shapes = (f"{campaign}-{suffix}" for suffix in ("field", model, f"{model}-shapes"))
     return [
-        _Step("Simulate and detect", "simulateBlends", "simulateBlends.py",
-              [repo, "-c", *(f"{k}={v}" for k, v in settings.items()), "-o", field], field),
-        _Step("Deblend", "deblendVae", "deblendVae.py",
-              [repo, "-i", f"{field},{pretrained}", "-o", deblended, "-d", where], deblended),
-        _Step("Measure", "measureShapes", "measureShapes.py", [repo, "-i", deblended, "-o", shapes, "-d", where],
-              shapes),
+        _Step(
+            "Simulate and detect",
+            "simulateBlends",
+            "simulateBlends.py",
+            [repo, "-c", *(f"{k}={v}" for k, v in settings.items()), "-o", field],
+            field,
+        ),
+        _Step(
+            "Deblend",
+            "deblendVae",
+            "deblendVae.py",
+            [repo, "-i", f"{field},{pretrained}", "-o", deblended, "-d", where],
+            deblended,
+        ),
+        _Step(
+            "Measure",
+            "measureShapes",
+            "measureShapes.py",
+            [repo, "-i", deblended, "-o", shapes, "-d", where],
+            shapes,
+        ),
     ]
 
 

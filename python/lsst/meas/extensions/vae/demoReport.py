@@ -9,8 +9,10 @@ __all__ = ["makeReport"]
 import contextlib
 import hashlib
 import logging
+import operator
 import platform
 from dataclasses import dataclass
+from functools import reduce
 
 import astropy.units as u
 import numpy as np
@@ -23,7 +25,7 @@ from .evaluation import choose_examples, compare_objects, count_matches
 from .evaluation.figures import COLOURS, colour_image, marked_image
 from .evaluation.objects import EXAMPLE_RANGES
 from .evaluation.report import Example, Report, blended_statistics
-from .repo import openRepository
+from .repo import SPLITS, openRepository
 from .repo.execution import userCollection
 from .simulation.fields import isolated_stamp, stamp_origin
 from .survey import get_survey
@@ -32,6 +34,7 @@ from .version import __version__
 _WANTED_SNR = 10.0  # galaxies above this are expected to be found
 _GRI = ("g", "r", "i")
 _STAMP = 64
+_GALAXIES = {"cosmos": "COSMOS 25.2 (HST F814W < 25.2)", "synthetic": "synthetic"}
 _PACKAGES = (
     *("numpy", "scipy", "astropy", "galsim", "photutils", "keras", "tensorflow-cpu", "tensorflow", "jax"),
     *("lsst-daf-butler", "lsst-pipe-base", "lsst-pex-config"),
@@ -59,7 +62,9 @@ class _Field:
     def picture(self, images):
         """Colour picture of [band, y, x] in the field's common stretch."""
         band = self.cubes.bands.index("r")
-        return colour_image(np.asarray(images)[self.gri], float(np.sqrt(np.median(self.cubes.variance[band]))))
+        return colour_image(
+            np.asarray(images)[self.gri], float(np.sqrt(np.median(self.cubes.variance[band])))
+        )
 
 
 def makeReport(repo, steps, package, args, warnings, *, density, survey):
@@ -99,76 +104,107 @@ def makeReport(repo, steps, package, args, warnings, *, density, survey):
     butler = openRepository(repo, writeable=False)
     try:
         butler = butler.clone(collections=[collection])
-        ids = [{"skymap": skymap, "tract": 3, "patch": patch} for patch in range(args.fields)]
+        ids = [{"skymap": skymap, "tract": SPLITS["fields"], "patch": patch} for patch in range(args.fields)]
         fields = [_readField(butler, dataId, survey) for dataId in ids]
-        records = [{step.label: butler.get(f"{step.label}_metadata", dataId) for step in steps} for dataId in ids]
+        records = {
+            step.label: [butler.get(f"{step.label}_metadata", dataId) for dataId in ids] for step in steps
+        }
     finally:
         butler.close()
     table = vstack([field.objects for field in fields], metadata_conflicts="silent")
-    counts = fields[0].counts
-    for field in fields[1:]:
-        counts = counts + field.counts
-    seconds = {step.label: sum(_quantumSeconds(record[step.label]) for record in records) for step in steps}
-    nSources = sum(record["deblendVae"]["deblendVae"]["nSources"] for record in records)
-    rate = nSources / max(sum(record["deblendVae"]["deblendVae"]["deblendSeconds"] for record in records), 1e-9)
-    simulated = records[0]["simulateBlends"]["simulateBlends"]
-    nTruth = sum(int(field.truth["in_field"].sum()) for field in fields)
-    examples = choose_examples(table)
-    blended = blended_statistics(table)
-    none, vae = blended["none"], blended["vae"]
-    report = Report(
+    examples = [(number, table[row]) for number, row in enumerate(choose_examples(table), 1)]
+    seconds = {label: sum(map(_quantumSeconds, found)) for label, found in records.items()}
+    bands = ", ".join(package.bands)
+    simulated = [record["simulateBlends"] for record in records["simulateBlends"]]
+    return Report(
         title="Galaxies deblended by a variational autoencoder",
-        subtitle=f"{_shown(args.fields, 'simulated field')} of {args.size} x {args.size} pixels as LSST will see "
-        f"{'it' if args.fields == 1 else 'them'} in ten years, in {', '.join(package.bands)}: detected, deblended by "
+        subtitle=f"{_shown(args.fields, 'simulated field')} of {args.size} x {args.size} pixels as LSST will "
+        f"see {'it' if args.fields == 1 else 'them'} in ten years, in {bands}: detected, deblended by "
         f"{package.name}, and measured against the truth. Made by meas_extensions_vae {__version__}.",
         warnings=warnings,
-        headline=[
-            (f"{nTruth} galaxies", f"simulated; {counts.n_objects} objects detected in {sum(field.nParents for field in fields)} "
-             "footprints"),
-            (f"{none[0].half_width:.2f} → {vae[0].half_width:.2f}", f"r magnitude error of the {none[0].number} blended "
-             "objects, without → with deblending"),
-            (f"{none[2].half_width:.2f} → {vae[2].half_width:.2f}", "ellipticity error of the same, without → with "
-             "deblending"),
-            (f"{rate:.0f} galaxies/s", f"deblended in {len(package.bands)} bands; {nSources} in "
-             f"{seconds['deblendVae']:.0f} s with reading, start and writing"),
-        ],
-        field_svg=_fieldPicture(fields[0], [(n, table[row]) for n, row in enumerate(examples, 1)]),
+        headline=_headline(fields, table, records["deblendVae"], seconds["deblendVae"]),
+        field_svg=_fieldPicture(fields[0], examples),
         field_caption="g, r and i as blue, green and red (asinh stretch). Circles: detected peaks. "
         "Dashed: the blends below." + (" The first field is shown." if args.fields > 1 else ""),
-        examples=[_example(fields, table[row], number) for number, row in enumerate(examples, 1)],
-        example_rule="Chosen without a look at the results, by turns from objects of a true signal to noise in r of "
-        + " and ".join(f"{low:g} to {high:g}" if high < 1e9 else f"over {low:g}" for low, high in EXAMPLE_RANGES)
-        + ": the one of the largest true blendedness, of footprints with two peaks or more, 4″ or more from those "
-        "chosen before. The object is in the middle, ringed in yellow; other peaks have blue rings. All pictures have "
-        "one stretch. The residual is the image less all models. A dash is what could not be measured.",
+        examples=[_example(fields, row, number) for number, row in examples],
+        example_rule="Chosen without a look at the results, by turns from objects of a true signal to noise "
+        f"in r of {_ranges(EXAMPLE_RANGES)}: the one of the largest true blendedness, of footprints with two "
+        "peaks or more, 4″ or more from those chosen before. The object is in the middle, ringed in yellow; "
+        "other peaks have blue rings. All pictures have one stretch. The residual is the image less all "
+        "models. A dash is what could not be measured.",
         objects=table,
-        detection=[
-            (f"completeness: galaxies with SNR above {_WANTED_SNR:g} in r that have an object",
-             f"{counts.completeness:.0%} ({counts.n_found} of {counts.n_truth})"),
-            ("purity: objects within 0.8″ of a galaxy", f"{counts.purity:.0%} ({counts.n_matched} of "
-             f"{counts.n_objects})"),
-            ("unrecognised blends: objects with a second galaxy of a quarter of the flux or more within 0.8″",
-             str(counts.n_unrecognised)),
-            ("objects that are compared (with a galaxy, 2″ or more from the edge)",
-             str(int(((table["truth"] >= 0) & ~table["edge"]).sum()))),
-        ],
+        detection=_detection(fields, table),
         steps=[(step.what, step.command, f"({seconds[step.label]:.1f} s)") for step in steps],
         facts={
             "Simulation": [
-                ("galaxies", "COSMOS 25.2, test split (never trained on)" if simulated["galaxies"] == "cosmos"
-                 else f"{simulated['galaxies']}, test split"),
-                ("sha256 of the catalogue", simulated["galaxiesSha256"] or "none: made on the fly"),
+                ("galaxies", f"{_GALAXIES[simulated[0]['galaxies']]}, test split: no training saw them"),
+                ("sha256 of the catalogue", simulated[0]["galaxiesSha256"] or "none: made on the fly"),
                 ("density", f"{density} / arcmin², to the catalogue's own limit"),
-                ("survey", f"{survey}, bands {', '.join(package.bands)}"),
+                ("survey", f"{survey}, bands {bands}"),
                 ("seed of the campaign", args.seed),
-                ("seeds of the fields", ", ".join(str(r["simulateBlends"]["simulateBlends"]["seed"]) for r in records)),
+                ("seeds of the fields", ", ".join(str(record["seed"]) for record in simulated)),
                 ("repository", f"{repo}, collection {collection}"),
             ],
             "Model": _describeModel(package),
             "Software": _versions(),
         },
     )
-    return report
+
+
+def _headline(fields, table, records, seconds):
+    """The few numbers that come first."""
+    blended = blended_statistics(table)
+    none, vae = blended["none"], blended["vae"]
+    deblended = [record["deblendVae"] for record in records]
+    nSources = sum(record["nSources"] for record in deblended)
+    rate = nSources / max(sum(record["deblendSeconds"] for record in deblended), 1e-9)
+    nTruth = sum(int(field.truth["in_field"].sum()) for field in fields)
+    nParents = sum(field.nParents for field in fields)
+    return [
+        (f"{nTruth} galaxies", f"simulated; {len(table)} objects detected in {nParents} footprints"),
+        (
+            f"{_number(none[0].half_width, 2)} → {_number(vae[0].half_width, 2)}",
+            f"r magnitude error of the {none[0].number} blended objects, without → with deblending",
+        ),
+        (
+            f"{_number(none[2].half_width, 2)} → {_number(vae[2].half_width, 2)}",
+            "ellipticity error of the same, without → with deblending",
+        ),
+        (
+            f"{rate:.0f} galaxies/s",
+            f"deblended in {len(fields[0].cubes.bands)} bands; {nSources} in {seconds:.0f} s with reading, "
+            "start and writing",
+        ),
+    ]
+
+
+def _detection(fields, table):
+    """How well the peaks stand for the galaxies."""
+    counts = reduce(operator.add, (field.counts for field in fields))
+    return [
+        (
+            f"completeness: galaxies with SNR above {_WANTED_SNR:g} in r that have an object",
+            f"{counts.completeness:.0%} ({counts.n_found} of {counts.n_truth})",
+        ),
+        (
+            "purity: objects within 0.8″ of a galaxy",
+            f"{counts.purity:.0%} ({counts.n_matched} of {counts.n_objects})",
+        ),
+        (
+            "unrecognised blends: objects with a second galaxy of a quarter of the flux or more within 0.8″",
+            str(counts.n_unrecognised),
+        ),
+        (
+            "objects that are compared (with a galaxy, 2″ or more from the edge)",
+            str(int(((table["truth"] >= 0) & ~table["edge"]).sum())),
+        ),
+    ]
+
+
+def _ranges(ranges) -> str:
+    return " and ".join(
+        f"{low:g} to {high:g}" if np.isfinite(high) else f"over {low:g}" for low, high in ranges
+    )
 
 
 def _shown(count: int, what: str) -> str:
@@ -187,17 +223,22 @@ def _quantumSeconds(metadata) -> float:
 def _describeModel(package) -> list:
     """The model card in a few lines; what it lacks is left out."""
     card = package.card
-    rows = [("name", package.name), ("architecture", card["architecture"]["name"]),
-            ("latent dimension", card["latent_dim"]),
-            ("stamps", f"{card['stamp_size']} x {card['stamp_size']} pixels of {card['pixel_scale'][0]:g}″")]
+    rows = [
+        ("name", package.name),
+        ("architecture", card["architecture"]["name"]),
+        ("latent dimension", card["latent_dim"]),
+        ("stamps", f"{card['stamp_size']} x {card['stamp_size']} pixels of {card['pixel_scale'][0]:g}″"),
+    ]
     for stage, training in card.get("training", {}).items():
         validation = training.get("validation", {})
         parts = [f"{training.get('samples_seen', 0):,} scenes seen"]
         if "seconds" in training:
             parts.append(f"{training['seconds'] / 60:.0f} minutes")
         with contextlib.suppress(KeyError):
-            parts.append(f"validation: |e| half-width {validation['e_half_width']:.3f}, r magnitude "
-                         f"{validation['mag_half_width']:.3f}, alpha {validation['alpha_1']:+.2f}")
+            parts.append(
+                f"validation: |e| half-width {validation['e_half_width']:.3f}, r magnitude "
+                f"{validation['mag_half_width']:.3f}, alpha {validation['alpha_1']:+.2f}"
+            )
         rows.append((f"training, {stage}", "; ".join(parts)))
     return [*rows, ("sha256", _sha256(package))]
 
@@ -225,37 +266,53 @@ def _get(butler, name, dataId):
     try:
         return butler.get(name, dataId)
     except (DatasetNotFoundError, MissingDatasetTypeError):
-        raise RepositoryError(f"no {name} of field {dataId['patch']} was made: if the field is too empty to hold an "
-                              "object, give a larger --size or another --seed") from None
+        raise RepositoryError(
+            f"no {name} of field {dataId['patch']} was made: if the field is too empty to hold an "
+            "object, give a larger --size or another --seed"
+        ) from None
 
 
 def _readField(butler, dataId, surveyName):
-    names = ("vae_field", "vae_fieldTruth", "vae_mergedDetections", "vae_modelData", "vae_shapes",
-             "vae_deblendedCatalog")
+    names = (
+        "vae_field",
+        "vae_fieldTruth",
+        "vae_mergedDetections",
+        "vae_modelData",
+        "vae_shapes",
+        "vae_deblendedCatalog",
+    )
     exposure, truth, merged, models, shapes, catalog = (_get(butler, name, dataId) for name in names)
     cubes = asCubes(exposure)
     survey = get_survey(surveyName, cubes.bands)
     objects = _objects(catalog, merged, shapes, survey.reference_band)
     zero = (0 * u.ABmag).to(cubes.unit).value
     ny, nx = cubes.images.shape[1:]
-    objects, match = compare_objects(objects, truth, cubes.images, cubes.variance, cubes.psf(nx / 2, ny / 2), survey,
-                                     zero)
+    objects, match = compare_objects(
+        objects, truth, cubes.images, cubes.variance, cubes.psf(nx / 2, ny / 2), survey, zero
+    )
     objects["field"] = dataId["patch"]
     wanted = np.asarray(truth["in_field"], bool) & (truth[f"snr_{survey.reference_band}"] > _WANTED_SNR)
-    return _Field(dataId["patch"], survey, cubes, truth, models, objects, count_matches(match, wanted), len(merged))
+    return _Field(
+        dataId["patch"], survey, cubes, truth, models, objects, count_matches(match, wanted), len(merged)
+    )
 
 
 def _objects(catalog, merged, shapes, band):
     """Deblended objects at the places of their detected peaks."""
-    peaks = {(parent.getId(), int(peak.get("id"))): (peak.getFx(), peak.getFy())
-             for parent in merged for peak in parent.getFootprint().peaks}
+    peaks = {
+        (parent.getId(), int(peak.get("id"))): (peak.getFx(), peak.getFy())
+        for parent in merged
+        for peak in parent.getFootprint().peaks
+    }
     places = [peaks[record.get("deblend_blendId"), record.get("deblend_peakId")] for record in catalog]
     row = {int(value): k for k, value in enumerate(shapes["id"])}
     shapes = shapes[[row[record.getId()] for record in catalog]]
     table = Table({"id": shapes["id"], "parent": shapes["parent"]})
     table["x"], table["y"] = np.array(places, float).reshape(-1, 2).T
     table["n_peaks"] = np.array([record.get("deblend_parentNPeaks") for record in catalog], int)
-    table["mag"], table["e1"], table["e2"] = (np.asarray(shapes[n], float) for n in (f"mag_{band}", "e1", "e2"))
+    table["mag"], table["e1"], table["e2"] = (
+        np.asarray(shapes[n], float) for n in (f"mag_{band}", "e1", "e2")
+    )
     return table
 
 
@@ -263,7 +320,7 @@ def _objects(catalog, merged, shapes, band):
 
 
 def _fieldPicture(field, examples):
-    marks = [(x, y, COLOURS["mark"]) for x, y in zip(field.objects["x"], field.objects["y"])]
+    marks = [(x, y, COLOURS["mark"]) for x, y in zip(field.objects["x"], field.objects["y"], strict=True)]
     boxes = []
     for number, row in examples:
         if row["field"] == field.number:
@@ -300,16 +357,32 @@ def _example(fields, row, number):
     panels = [
         ("input", marked_image(field.picture(scene), f"Input of blend {number}", marks, radius=2)),
         ("model", marked_image(field.picture(model), f"Model of the middle object of blend {number}")),
-        ("truth", marked_image(field.picture(truth), f"The same galaxy alone, without noise, of blend {number}")),
-        ("residual", marked_image(field.picture(scene - field.models.render(box)),
-                                  f"Image less all models of blend {number}")),
+        (
+            "truth",
+            marked_image(field.picture(truth), f"The same galaxy alone, without noise, of blend {number}"),
+        ),
+        (
+            "residual",
+            marked_image(
+                field.picture(scene - field.models.render(box)), f"Image less all models of blend {number}"
+            ),
+        ),
     ]
     rows = [("", "r magnitude", "e1", "e2")]
     for name, suffix in (("truth", "true"), ("VAE", "vae"), ("no deblending", "none")):
-        rows.append((name, *(_number(row[f"{what}_{suffix}"], digits) for what, digits in
-                             (("mag", 2), ("e1", 3), ("e2", 3)))))
-    title = (f"{number}. SNR {row['snr']:.0f}, blendedness {row['blendedness']:.2f}, one of {row['n_peaks']} peaks of "
-             "its footprint")
+        rows.append(
+            (
+                name,
+                *(
+                    _number(row[f"{what}_{suffix}"], digits)
+                    for what, digits in (("mag", 2), ("e1", 3), ("e2", 3))
+                ),
+            )
+        )
+    title = (
+        f"{number}. SNR {row['snr']:.0f}, blendedness {row['blendedness']:.2f}, one of "
+        f"{row['n_peaks']} peaks of its footprint"
+    )
     return Example(panels, title, rows)
 
 

@@ -122,17 +122,20 @@ def marked_image(rgb, label, marks=(), radius=3.0, boxes=()):
     ]
     line = f'fill="none" stroke-width="{max(width / 400, 0.35):.2g}"'
     for x, y, colour in marks:
-        parts.append(
-            f'<circle cx="{x + 0.5:.1f}" cy="{height - 0.5 - y:.1f}" r="{radius:g}" stroke="{colour}" {line}/>'
-        )
+        centre = f'cx="{x + 0.5:.1f}" cy="{height - 0.5 - y:.1f}"'
+        parts.append(f'<circle {centre} r="{radius:g}" stroke="{colour}" {line}/>')
     for x0, y0, size, text in boxes:
         top = height - y0 - size
-        parts.append(f'<rect x="{x0}" y="{top}" width="{size}" height="{size}" stroke="#fff" {line} '
-                     'stroke-dasharray="4 3"/>')
+        parts.append(
+            f'<rect x="{x0}" y="{top}" width="{size}" height="{size}" stroke="#fff" {line} '
+            'stroke-dasharray="4 3"/>'
+        )
         # Kept inside the picture where the box is cut by its edge.
         tx, ty = min(max(x0 + 3, 4), width - 14), min(max(top + 13, 14), height - 4)
-        parts.append(f'<text x="{tx}" y="{ty}" font-size="13" font-weight="bold" fill="#fff" stroke="#000" '
-                     f'stroke-width="2.5" paint-order="stroke">{html.escape(text)}</text>')
+        parts.append(
+            f'<text x="{tx}" y="{ty}" font-size="13" font-weight="bold" fill="#fff" stroke="#000" '
+            f'stroke-width="2.5" paint-order="stroke">{html.escape(text)}</text>'
+        )
     return "".join(parts) + "</svg>"
 
 
@@ -169,24 +172,32 @@ def error_diagram(snr, series, label, bins, limit):
     def py(value):
         return top + (height - top - bottom) * (1 - np.clip(value / limit, -1, 1)) / 2
 
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(label)} against signal to '
-             'noise" xmlns="http://www.w3.org/2000/svg" font-size="12" fill="currentColor">']
+    parts = [
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(label)} against signal to '
+        'noise" xmlns="http://www.w3.org/2000/svg" font-size="12" fill="currentColor">'
+    ]
     for tick in np.linspace(-limit, limit, 5):
-        parts.append(f'<line x1="{left}" x2="{width - right}" y1="{py(tick):.1f}" y2="{py(tick):.1f}" '
-                     f'stroke="currentColor" stroke-opacity="{0.6 if tick == 0 else 0.15}"/>'
-                     f'<text x="{left - 6}" y="{py(tick) + 4:.1f}" text-anchor="end">{tick:+.2g}</text>')
+        parts.append(
+            f'<line x1="{left}" x2="{width - right}" y1="{py(tick):.1f}" y2="{py(tick):.1f}" '
+            f'stroke="currentColor" stroke-opacity="{0.6 if tick == 0 else 0.15}"/>'
+            f'<text x="{left - 6}" y="{py(tick) + 4:.1f}" text-anchor="end">{tick:+.2g}</text>'
+        )
     for tick in (3, 10, 30, 100, 300, 1000, 3000):
         if low <= tick <= high:
-            parts.append(f'<line x1="{px(tick):.1f}" x2="{px(tick):.1f}" y1="{height - bottom}" '
-                         f'y2="{height - bottom + 4}" stroke="currentColor"/>'
-                         f'<text x="{px(tick):.1f}" y="{height - bottom + 17}" text-anchor="middle">{tick}</text>')
-    parts.append(f'<text x="{(left + width - right) / 2}" y="{height - 5}" text-anchor="middle">true signal to noise '
-                 'in r</text>'
-                 f'<text transform="translate(12 {(top + height - bottom) / 2}) rotate(-90)" text-anchor="middle">'
-                 f'{html.escape(label)}</text>')
+            parts.append(
+                f'<line x1="{px(tick):.1f}" x2="{px(tick):.1f}" y1="{height - bottom}" '
+                f'y2="{height - bottom + 4}" stroke="currentColor"/>'
+                f'<text x="{px(tick):.1f}" y="{height - bottom + 17}" text-anchor="middle">{tick}</text>'
+            )
+    parts.append(
+        f'<text x="{(left + width - right) / 2}" y="{height - 5}" text-anchor="middle">true signal to noise '
+        "in r</text>"
+        f'<text transform="translate(12 {(top + height - bottom) / 2}) rotate(-90)" text-anchor="middle">'
+        f"{html.escape(label)}</text>"
+    )
     for name, errors in series.items():
         errors = np.asarray(errors, float)
-        for s, e in zip(snr, errors):
+        for s, e in zip(snr, errors, strict=True):
             if np.isfinite(s) and s > 0 and np.isfinite(e):
                 parts.append(_point(name, px(s), py(e)))
     for number, (name, errors) in enumerate(series.items()):
@@ -197,16 +208,20 @@ def error_diagram(snr, series, label, bins, limit):
                 middle = np.sqrt(max(start, low) * min(end, high))
                 x = px(middle) + (10 if number else -10)
                 lower, median, upper = np.percentile(inside, [16, 50, 84])
-                parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{py(lower):.1f}" y2="{py(upper):.1f}" '
-                             f'stroke="{COLOURS[name]}" stroke-width="5"/>'
-                             f'<line x1="{x - 8:.1f}" x2="{x + 8:.1f}" y1="{py(median):.1f}" y2="{py(median):.1f}" '
-                             f'stroke="{COLOURS[name]}" stroke-width="5"/>')
+                parts.append(
+                    f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{py(lower):.1f}" y2="{py(upper):.1f}" '
+                    f'stroke="{COLOURS[name]}" stroke-width="5"/>'
+                    f'<line x1="{x - 8:.1f}" x2="{x + 8:.1f}" y1="{py(median):.1f}" y2="{py(median):.1f}" '
+                    f'stroke="{COLOURS[name]}" stroke-width="5"/>'
+                )
     return "".join(parts) + "</svg>"
 
 
 def _point(name, x, y):
     """One error: a disc, or a triangle for what was not deblended."""
     if name == "none":
-        return (f'<path d="M{x:.1f} {y - 3.5:.1f}l3.5 6h-7z" fill="none" stroke="{COLOURS[name]}" '
-                'stroke-opacity="0.7"/>')
+        return (
+            f'<path d="M{x:.1f} {y - 3.5:.1f}l3.5 6h-7z" fill="none" stroke="{COLOURS[name]}" '
+            'stroke-opacity="0.7"/>'
+        )
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{COLOURS[name]}" fill-opacity="0.6"/>'

@@ -115,7 +115,9 @@ def match_objects(x, y, truth_x, truth_y, truth_flux, pixel_scale, radius=RADIUS
     for k in np.flatnonzero(match.matched):
         hidden = ~found & (distance[k] <= radius)
         own = flux[match.truth[k]]
-        match.unrecognised[k] = np.any(np.minimum(flux[hidden], own) >= comparable * np.maximum(flux[hidden], own))
+        match.unrecognised[k] = np.any(
+            np.minimum(flux[hidden], own) >= comparable * np.maximum(flux[hidden], own)
+        )
     return match
 
 

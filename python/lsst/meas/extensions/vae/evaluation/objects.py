@@ -82,8 +82,8 @@ def compare_objects(objects, truth, images, variance, psfs, survey, zero_flux, e
         Objects nearer than this to the edge of the image, which cuts their
         light, are marked [arcsec].
     stamp : `int`, optional
-        Side of the stamps; objects whose stamp reaches beyond the image are
-        marked, too [pixel].
+        Side of the stamps; objects of whose stamp a quarter lies beyond the
+        image, or more, are marked ``cut`` [pixel].
 
     Returns
     -------
@@ -113,13 +113,15 @@ def compare_objects(objects, truth, images, variance, psfs, survey, zero_flux, e
     table["truth"], table["distance"] = match.truth, match.distance
     table["unrecognised"] = match.unrecognised
     inside = np.min([x, y, nx - 1 - x, ny - 1 - y], axis=0) if len(x) else np.zeros(0)
-    table["edge"], table["cut"] = inside < edge / scale, inside < stamp / 2
+    table["edge"], table["cut"] = inside < edge / scale, inside < stamp / 4
     true = {"snr": f"snr_{r}", "mag_true": f"mag_{r}", "e1_true": "e1", "e2_true": "e2"}
     for name, column in true.items():
         table[name] = np.full(len(table), np.nan)
         table[name][match.matched] = truth[column][match.truth[match.matched]]
     table["blendedness"] = np.full(len(table), np.nan)
-    table["blendedness"][match.matched] = true_blendedness(truth, survey, (ny, nx), match.truth[match.matched])
+    table["blendedness"][match.matched] = true_blendedness(
+        truth, survey, (ny, nx), match.truth[match.matched]
+    )
     for name in ("mag", "e1", "e2"):
         table[f"{name}_vae"] = objects[name]
     for name, flux in (("mag_none", plain.flux), ("mag_stamp", plain.stamp_flux)):
@@ -133,7 +135,7 @@ def choose_examples(table, number=6, ranges=EXAMPLE_RANGES, apart=20.0):
 
     The ranges of true signal to noise take turns.  Each takes the matched
     object of the largest true blendedness that is left, of footprints with
-    two peaks or more, whole in its stamp, and apart from those chosen before,
+    two peaks or more, not cut by the edge, and apart from those chosen before,
     so that no blend is shown twice.
 
     Parameters

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import VaeError
 from .errors import SNR_BINS, binned_statistics, error_statistic
 from .figures import COLOURS, error_diagram
+from .style import CSS
 
 __all__ = ["BLENDED", "Example", "Report", "blended_statistics", "write_report"]
 
@@ -144,8 +145,10 @@ def _errors(objects, method):
 
 def _groups(objects):
     """Rows of the table of errors: heading and statistics by method."""
-    bins = {method: [binned_statistics(*pair, objects["snr"]) for pair in _errors(objects, method)]
-            for method, _ in _METHODS}
+    bins = {
+        method: [binned_statistics(*pair, objects["snr"]) for pair in _errors(objects, method)]
+        for method, _ in _METHODS
+    }
     for number, (low, high) in enumerate(SNR_BINS):
         name = "all" if not number else f"{low:g}&ndash;{high:g}" if np.isfinite(high) else f"&gt; {low:g}"
         yield name, {method: [kind[number] for kind in bins[method]] for method, _ in _METHODS}
@@ -161,15 +164,15 @@ def _error_tables(objects):
             head = f'<th rowspan="2" scope="rowgroup">{name}</th>' if k == 0 else ""
             start = f'<tr class="{"first" if k == 0 else ""}">{head}<td class="{method}">{shown}</td>'
             magnitudes.append(start + _cells(mag.number, _signed(mag.median), _plain(mag.half_width)))
-            failed = f"{size.failures} of {size.number + size.failures}"
-            shapes.append(start + _cells(_signed(size.median), _plain(size.half_width), _plain(e.half_width), failed))
+            widths = (_plain(size.half_width), _plain(e.half_width))
+            shapes.append(start + _cells(size.number, size.failures, _signed(size.median), *widths))
     left = '<thead><tr><th class="left">SNR</th><th class="left">deblended</th>'
     return (
         '<div class="pair"><div class="scroll"><table class="numbers"><caption>r magnitude</caption>'
         f"{left}<th>number</th><th>median</th><th>half-width</th></tr></thead><tbody>{''.join(magnitudes)}"
         '</tbody></table></div><div class="scroll"><table class="numbers"><caption>ellipticity</caption>'
-        f"{left}<th>|e| median</th><th>|e| half-width</th><th>e1, e2 half-width</th><th>no shape</th></tr></thead>"
-        f"<tbody>{''.join(shapes)}</tbody></table></div></div>"
+        f"{left}<th>number</th><th>no shape</th><th>|e| median</th><th>|e| half-width</th>"
+        f"<th>e1, e2 half-width</th></tr></thead><tbody>{''.join(shapes)}</tbody></table></div></div>"
     )
 
 
@@ -193,101 +196,83 @@ def _diagrams(objects):
         for method, _ in _METHODS:
             measured, true = _errors(objects, method)[which]
             series[method] = measured - true
-        figures.append("<figure>" + error_diagram(objects["snr"], series, label, SNR_BINS[1:], limit) + "</figure>")
-    key = (f'<p class="key"><span style="color:{COLOURS["none"]}">&#9651;</span> no deblending &nbsp; '
-           f'<span style="color:{COLOURS["vae"]}">&#9679;</span> VAE &nbsp; Bars: 16&ndash;84&nbsp;% and median of '
-           "each bin. What lies beyond an axis is drawn at its end.</p>")
+        figures.append(
+            "<figure>" + error_diagram(objects["snr"], series, label, SNR_BINS[1:], limit) + "</figure>"
+        )
+    key = (
+        f'<p class="key"><span style="color:{COLOURS["none"]}">&#9651;</span> no deblending &nbsp; '
+        f'<span style="color:{COLOURS["vae"]}">&#9679;</span> VAE &nbsp; Bars: 16&ndash;84&nbsp;% and median '
+        "of each bin. What lies beyond an axis is drawn at its end.</p>"
+    )
     return '<div class="pair">' + "".join(figures) + "</div>" + key
 
 
 def _table(rows, css="facts"):
-    body = "".join(f"<tr><th>{html.escape(str(name))}</th><td>{html.escape(str(value))}</td></tr>"
-                   for name, value in rows)
+    body = "".join(
+        f"<tr><th>{html.escape(str(name))}</th><td>{html.escape(str(value))}</td></tr>"
+        for name, value in rows
+    )
     return f'<table class="{css}"><tbody>{body}</tbody></table>'
 
 
 def _example(example):
-    panels = "".join(f"<figure>{svg}<figcaption>{html.escape(title)}</figcaption></figure>"
-                     for title, svg in example.panels)
+    panels = "".join(
+        f"<figure>{svg}<figcaption>{html.escape(title)}</figcaption></figure>"
+        for title, svg in example.panels
+    )
     head, *rows = example.rows
     table = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for tag, cell in
-                                    zip(("th", *["td"] * len(row)), row)) + "</tr>" for row in rows)
-    return (f'<article><h3>{html.escape(example.title)}</h3><div class="panels">{panels}</div>'
-            f'<table class="small"><thead><tr>{table}</tr></thead><tbody>{body}</tbody></table></article>')
+    body = "".join(
+        f"<tr><th>{html.escape(name)}</th>"
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for name, *cells in rows
+    )
+    return (
+        f'<article><h3>{html.escape(example.title)}</h3><div class="panels">{panels}</div>'
+        f'<table class="small"><thead><tr>{table}</tr></thead><tbody>{body}</tbody></table></article>'
+    )
 
 
 def _page(report):
-    stamp = "How much the sum over the whole 64 x 64 stamp would be off without deblending"
-    statistic = error_statistic(_clean(report.objects)["mag_stamp"], _clean(report.objects)["mag_true"])
+    clean = _clean(report.objects)
+    stamp = error_statistic(clean["mag_stamp"], clean["mag_true"])
     warnings = "".join(f'<p class="warning">{html.escape(text)}</p>' for text in report.warnings)
-    headline = "".join(f"<div><b>{html.escape(value)}</b><span>{html.escape(what)}</span></div>"
-                       for value, what in report.headline)
+    headline = "".join(
+        f"<div><b>{html.escape(value)}</b><span>{html.escape(what)}</span></div>"
+        for value, what in report.headline
+    )
     examples = "".join(_example(example) for example in report.examples) or "<p>No blend fits the rule.</p>"
-    steps = "".join(f"<li><b>{html.escape(what)}</b> {html.escape(seconds)}<pre>{html.escape(command)}</pre></li>"
-                    for what, command, seconds in report.steps)
-    facts = "".join(f"<section><h3>{html.escape(name)}</h3>{_table(rows)}</section>"
-                    for name, rows in report.facts.items())
+    steps = "".join(
+        f"<li><b>{html.escape(what)}</b> {html.escape(seconds)}<pre>{html.escape(command)}</pre></li>"
+        for what, command, seconds in report.steps
+    )
+    facts = "".join(
+        f"<section><h3>{html.escape(name)}</h3>{_table(rows)}</section>"
+        for name, rows in report.facts.items()
+    )
     return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(report.title)}</title><style>{_CSS}</style></head><body><main>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(report.title)}</title><style>{CSS}</style></head><body><main>
 <header><h1>{html.escape(report.title)}</h1><p>{html.escape(report.subtitle)}</p></header>
 {warnings}<div class="headline">{headline}</div>
-<h2>The field</h2><figure class="field">{report.field_svg}<figcaption>{html.escape(report.field_caption)}</figcaption>
-</figure>
+<h2>The field</h2><figure class="field">{report.field_svg}
+<figcaption>{html.escape(report.field_caption)}</figcaption></figure>
 <h2>Blends</h2><p>{html.escape(report.example_rule)}</p>{examples}
-<h2>Errors</h2><p>Measured minus true, in the r band, of detected objects that have a galaxy, by its true signal to
-noise. True shapes are those of the noiseless galaxy alone, measured in the same way (HSM, KSB). The half-width is half
-the distance between the 16th and the 84th percentile.</p>{_error_tables(report.objects)}
-<p class="note"><b>No deblending</b>: at the same detected position, with the neighbours left in. Magnitude: a circular
-aperture of 1.5&Prime; radius, corrected for the part of a star's light outside it. Shape: KSB on the noisy 64 x 64
-stamp. ({stamp}: median {_signed(statistic.median)}, half-width {_plain(statistic.half_width)}.)
-<b>Blended</b>: true blendedness (1 &minus; &lt;C,C&gt;/&lt;C,T&gt; of the galaxy C and all galaxies T) above {BLENDED:g}
-and SNR above 10. <b>No shape</b>: objects of which HSM made no shape; they are in no error of |e|.</p>
+<h2>Errors</h2><p>Measured minus true, in the r band, of detected objects that have a galaxy, by its true
+signal to noise. True shapes are those of the noiseless galaxy alone, measured in the same way (HSM, KSB). The
+half-width is half the distance between the 16th and the 84th percentile.</p>{_error_tables(report.objects)}
+<p class="note"><b>No deblending</b>: at the same detected position, with the neighbours left in. Magnitude: a
+circular aperture of 1.5&Prime; radius, corrected for the part of a star's light outside it. (The sum over the
+whole stamp, which is what a model's magnitude is, would be off by {_signed(stamp.median)}, half-width
+{_plain(stamp.half_width)}.) Shape: KSB on the noisy 64 x 64 stamp. <b>Blended</b>: true blendedness
+(1 &minus; &lt;C,C&gt;/&lt;C,T&gt; of the galaxy C and all galaxies T) above {BLENDED:g} and SNR above 10.
+<b>No shape</b>: objects of which HSM made no shape; they are in no error of |e|. <b>e1, e2</b>: both
+components together.</p>
 {_diagrams(report.objects)}
 <h2>Detection</h2>{_table(report.detection)}
 <h2>What was done</h2><ol>{steps}</ol>
 <h2>Origin</h2><div class="pair">{facts}</div>
 </main></body></html>
-"""
-
-
-_CSS = """
-:root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--paper:#fff;--tint:#f3f6f9;--warn:#fff4d6}
-@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9aa4af;--line:#3d444d;--paper:#0f1318;--tint:#1b222b;
---warn:#493a10}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
-"DejaVu Sans",sans-serif}
-main{max-width:1080px;margin:0 auto;padding:16px}
-h1{font-size:1.8rem;line-height:1.2;margin:.4em 0 .2em}h2{font-size:1.35rem;margin:2em 0 .5em;
-border-bottom:1px solid var(--line)}h3{font-size:1.05rem;margin:1.2em 0 .4em}
-header p,figcaption,.note,.key{color:var(--soft)}figcaption,.note,.key{font-size:.9rem}
-.warning{background:var(--warn);border-left:4px solid #E69F00;padding:.6em .9em}
-.headline{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:12px;margin:16px 0}
-.headline div{background:var(--tint);border-radius:8px;padding:12px 14px}
-.headline b{display:block;font-size:1.5rem;line-height:1.25;white-space:nowrap}
-.headline span{font-size:.9rem;color:var(--soft)}
-figure{margin:0}figure svg{display:block;width:100%;height:auto}.field svg{background:#000;border-radius:6px}
-.field{max-width:820px;margin:0 auto}figcaption{margin-top:.4em}
-.panels{display:grid;grid-template-columns:repeat(4,1fr);gap:8px}.panels svg{border-radius:4px}
-.panels figcaption{text-align:center;margin-top:.15em}
-.pair{display:grid;grid-template-columns:1fr 1fr;gap:16px 28px}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{padding:.25em .6em;text-align:right;font-weight:400}th{color:var(--soft)}
-.numbers,.small{width:100%;font-size:.95rem}.numbers thead th{vertical-align:bottom;text-align:right}
-caption{text-align:left;font-weight:600;padding:.2em .3em}
-.numbers tr.first td,.numbers tr.first th,.small tbody tr:first-child>*{border-top:1px solid var(--line)}
-.numbers tbody th{color:var(--ink);font-weight:600;white-space:nowrap;text-align:left}
-table thead .left{text-align:left}td.none,td.vae{font-weight:600;text-align:left}td.none{color:#B24A00}td.vae{color:#0072B2}
-@media(prefers-color-scheme:dark){td.none{color:#E69F00}td.vae{color:#56B4E9}}
-.small{max-width:640px;font-size:.9rem;margin-top:.3em}.small th:first-child{text-align:left}
-.facts{font-size:.9rem;width:100%}.facts th{text-align:left;vertical-align:top;width:45%}
-.facts td{text-align:left;overflow-wrap:anywhere}.facts tr{border-top:1px solid var(--line)}
-pre{background:var(--tint);padding:.6em .8em;border-radius:6px;font-size:.85rem;white-space:pre-wrap;
-overflow-wrap:anywhere;margin:.3em 0 1em}
-@media(max-width:640px){main{padding:12px}.panels{grid-template-columns:1fr 1fr}.pair{grid-template-columns:1fr}
-.headline{grid-template-columns:1fr 1fr}.headline b{font-size:1.2rem}
-.numbers{font-size:.8rem}.numbers th,.numbers td{padding:.2em .3em}.small th,.small td{padding:.2em .35em}}
 """
