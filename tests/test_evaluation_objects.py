@@ -136,7 +136,7 @@ def blends(**changes):
     table = Table({"x": np.arange(12) * 50.0, "y": np.zeros(12), "n_peaks": np.full(12, 2)})
     table["truth"] = np.arange(12)
     table["snr"] = np.where(np.arange(12) % 2, 100.0, 30.0)
-    table["blendedness"] = np.linspace(0.6, 0.05, 12)
+    table["blendedness"] = np.linspace(0.6, 0.06, 12)
     table["edge"] = table["cut"] = np.zeros(12, bool)
     for name, (rows, value) in changes.items():
         table[name][rows] = value
@@ -146,6 +146,12 @@ def blends(**changes):
 def test_examples_are_the_most_blended_of_each_range():
     assert sorted(choose_examples(blends())) == [0, 1, 2, 3, 4, 5]
     assert sorted(choose_examples(blends(snr=([0, 2], 5.0)))) == [1, 3, 4, 5, 6, 8]
+
+
+def test_a_range_without_blends_leaves_its_turn_to_the_others():
+    table = blends(blendedness=([1, 3, 5, 7, 9, 11], 0.001))
+    assert sorted(choose_examples(table)) == [0, 2, 4, 6, 8, 10]
+    assert len(choose_examples(table, number=8)) == 8
 
 
 @pytest.mark.parametrize("changes", [{"n_peaks": ([0], 1)}, {"cut": ([0], True)}, {"truth": ([0], -1)}])

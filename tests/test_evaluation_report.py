@@ -144,7 +144,7 @@ def report(**changes):
 def test_page_needs_nothing_else_and_escapes_what_it_is_given(tmp_path):
     write_report(report(), tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Title &amp; more" in page and "galaxies are &lt;synthetic&gt;" in page
+    assert "<h1>Title &amp; more</h1>" in page and "galaxies are &lt;synthetic&gt;" in page
     assert "blend &lt;1&gt;" in page and "Software" in page
     assert "<script" not in page and not re.search(r"(?:src|href)=\"(?!data:)", page)
     assert "url(" not in page and "@import" not in page
@@ -157,7 +157,7 @@ def test_page_shows_both_methods_in_every_bin(tmp_path):
     # Five groups in each of two tables.
     assert page.count('<td class="none">none</td>') == page.count('<td class="vae">VAE</td>') == 10
     mag = np.median(objects()["mag_none"] - objects()["mag_true"])
-    assert f"{mag:+.3f}".replace("-", "&minus;") in page
+    assert f"{mag:+.3f} &plusmn; ".replace("-", "&minus;") in page
 
 
 def test_page_of_no_objects_is_still_a_page(tmp_path):

@@ -23,7 +23,7 @@ from .deblending.stamps import overlap
 from .errors import RepositoryError
 from .evaluation import choose_examples, compare_objects, count_matches
 from .evaluation.figures import COLOURS, colour_image, marked_image
-from .evaluation.objects import EXAMPLE_RANGES
+from .evaluation.objects import BLENDED, EXAMPLE_RANGES
 from .evaluation.report import Example, Report, blended_statistics
 from .repo import SPLITS, openRepository
 from .repo.execution import userCollection
@@ -129,7 +129,8 @@ def makeReport(repo, steps, package, args, warnings, *, density, survey):
         examples=[_example(fields, row, number) for number, row in examples],
         example_rule="Chosen without a look at the results, by turns from objects of a true signal to noise "
         f"in r of {_ranges(EXAMPLE_RANGES)}: the one of the largest true blendedness, of footprints with two "
-        "peaks or more, 4″ or more from those chosen before. The object is in the middle, ringed in yellow; "
+        "peaks or more, 4″ or more from those chosen before (below "
+        f"{BLENDED:g} only where no other is left). The object is in the middle, ringed in yellow; "
         "other peaks have blue rings. All pictures have one stretch. The residual is the image less all "
         "models. A dash is what could not be measured.",
         objects=table,

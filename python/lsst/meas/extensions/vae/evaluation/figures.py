@@ -29,7 +29,7 @@ _FLOOR = 1.5
 _WEIGHTS = {"g": 1.6, "r": 1.0, "i": 0.8}
 
 
-def colour_image(images, noise, softening=8.0, stretch=18.0):
+def colour_image(images, noise, softening=8.0, stretch=13.0):
     """Colour image of three bands, by Lupton et al. 2004's asinh.
 
     Parameters

@@ -16,7 +16,10 @@ from ..simulation.render import ProfileRenderer
 from .baseline import undeblended
 from .matching import match_objects
 
-__all__ = ["choose_examples", "compare_objects", "true_blendedness"]
+__all__ = ["BLENDED", "choose_examples", "compare_objects", "true_blendedness"]
+
+BLENDED = 0.05
+"""True blendedness from which an object counts as blended."""
 
 EXAMPLE_RANGES = ((60.0, np.inf), (20.0, 60.0))
 """Ranges of true SNR from which `choose_examples` takes by turns."""
@@ -136,7 +139,8 @@ def choose_examples(table, number=6, ranges=EXAMPLE_RANGES, apart=20.0):
     The ranges of true signal to noise take turns.  Each takes the matched
     object of the largest true blendedness that is left, of footprints with
     two peaks or more, not cut by the edge, and apart from those chosen before,
-    so that no blend is shown twice.
+    so that no blend is shown twice.  Objects that hardly are blended come only
+    when all ranges have no others.
 
     Parameters
     ----------
@@ -164,10 +168,14 @@ def choose_examples(table, number=6, ranges=EXAMPLE_RANGES, apart=20.0):
     def apart_from_chosen(k):
         return all(place[j] != place[k] or np.hypot(x[j] - x[k], y[j] - y[k]) >= apart for j in rows)
 
-    while len(rows) < number:
-        before = len(rows)
-        for low, high in ranges[: number - before]:
-            rows += [k for k in order if low <= snr[k] < high and apart_from_chosen(k)][:1]
-        if len(rows) == before:
-            break
+    def next_of(low, high, least):
+        fit = (k for k in order if low <= snr[k] < high and blended[k] > least)
+        return [k for k in fit if apart_from_chosen(k)][:1]
+
+    for least in (BLENDED, -np.inf):
+        before = -1
+        while before < len(rows) < number:
+            before = len(rows)
+            for low, high in ranges:
+                rows += next_of(low, high, least)[: number - len(rows)]
     return sorted(rows, key=lambda k: snr[k])

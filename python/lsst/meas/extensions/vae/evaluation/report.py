@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import VaeError
+from .baseline import APERTURE_RADIUS
 from .errors import SNR_BINS, binned_statistics, error_statistic
 from .figures import COLOURS, error_diagram
+from .objects import BLENDED
 from .style import CSS
 
-__all__ = ["BLENDED", "Example", "Report", "blended_statistics", "write_report"]
-
-BLENDED = 0.05
-"""True blendedness from which an object counts as blended."""
+__all__ = ["Example", "Report", "blended_statistics", "write_report"]
 
 _METHODS = (("none", "none"), ("vae", "VAE"))
 
@@ -163,21 +162,33 @@ def _error_tables(objects):
             mag, size, e = group[method]
             head = f'<th rowspan="2" scope="rowgroup">{name}</th>' if k == 0 else ""
             start = f'<tr class="{"first" if k == 0 else ""}">{head}<td class="{method}">{shown}</td>'
-            magnitudes.append(start + _cells(mag.number, _signed(mag.median), _plain(mag.half_width)))
-            widths = (_plain(size.half_width), _plain(e.half_width))
-            shapes.append(start + _cells(size.number, size.failures, _signed(size.median), *widths))
-    left = '<thead><tr><th class="left">SNR</th><th class="left">deblended</th>'
+            magnitudes.append(start + _cells(mag.number, mag.failures, _error(mag)))
+            shapes.append(
+                start + _cells(size.number, size.failures, _error(size), f"&plusmn; {_plain(e.half_width)}")
+            )
+    tables = (
+        ("r magnitude", ("error",), magnitudes),
+        ("ellipticity", ("|e| error", "e1, e2 error"), shapes),
+    )
     return (
-        '<div class="pair"><div class="scroll"><table class="numbers"><caption>r magnitude</caption>'
-        f"{left}<th>number</th><th>median</th><th>half-width</th></tr></thead><tbody>{''.join(magnitudes)}"
-        '</tbody></table></div><div class="scroll"><table class="numbers"><caption>ellipticity</caption>'
-        f"{left}<th>number</th><th>no shape</th><th>|e| median</th><th>|e| half-width</th>"
-        f"<th>e1, e2 half-width</th></tr></thead><tbody>{''.join(shapes)}</tbody></table></div></div>"
+        '<div class="pair">'
+        + "".join(
+            f'<div class="scroll"><table class="numbers"><caption>{caption}</caption><thead><tr>'
+            + '<th class="left">SNR</th><th></th>'
+            + "".join(f"<th>{head}</th>" for head in ("number", "failed", *heads))
+            + f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+            for caption, heads, rows in tables
+        )
+        + "</div>"
     )
 
 
 def _cells(*values):
     return "".join(f"<td>{value}</td>" for value in values) + "</tr>"
+
+
+def _error(statistic):
+    return f"{_signed(statistic.median)} &plusmn; {_plain(statistic.half_width)}"
 
 
 def _signed(value):
@@ -261,15 +272,15 @@ def _page(report):
 <figcaption>{html.escape(report.field_caption)}</figcaption></figure>
 <h2>Blends</h2><p>{html.escape(report.example_rule)}</p>{examples}
 <h2>Errors</h2><p>Measured minus true, in the r band, of detected objects that have a galaxy, by its true
-signal to noise. True shapes are those of the noiseless galaxy alone, measured in the same way (HSM, KSB). The
-half-width is half the distance between the 16th and the 84th percentile.</p>{_error_tables(report.objects)}
-<p class="note"><b>No deblending</b>: at the same detected position, with the neighbours left in. Magnitude: a
-circular aperture of 1.5&Prime; radius, corrected for the part of a star's light outside it. (The sum over the
-whole stamp, which is what a model's magnitude is, would be off by {_signed(stamp.median)}, half-width
-{_plain(stamp.half_width)}.) Shape: KSB on the noisy 64 x 64 stamp. <b>Blended</b>: true blendedness
+signal to noise: median &plusmn; half-width, which is half the distance between the 16th and the 84th
+percentile. True shapes are those of the noiseless galaxy alone, measured in the same way (HSM, KSB).</p>
+{_error_tables(report.objects)}
+<p class="note"><b>None</b>: no deblending; measured at the same detected position, with the neighbours left
+in. Magnitude: a circular aperture of {APERTURE_RADIUS:g}&Prime; radius, corrected for the part of a star's
+light outside it. (The sum over the whole stamp, which is what a model's magnitude is, would be off by
+{_error(stamp)}.) Shape: KSB on the noisy 64 x 64 stamp. <b>Blended</b>: true blendedness
 (1 &minus; &lt;C,C&gt;/&lt;C,T&gt; of the galaxy C and all galaxies T) above {BLENDED:g} and SNR above 10.
-<b>No shape</b>: objects of which HSM made no shape; they are in no error of |e|. <b>e1, e2</b>: both
-components together.</p>
+<b>Failed</b>: could not be measured, and is in no error. <b>e1, e2</b>: both components together.</p>
 {_diagrams(report.objects)}
 <h2>Detection</h2>{_table(report.detection)}
 <h2>What was done</h2><ol>{steps}</ol>
