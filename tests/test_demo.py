@@ -125,7 +125,7 @@ def test_a_missing_model_is_told_before_anything_is_made(tmp_path, capsys):
     args = ["--output", str(tmp_path / "out"), "--model", "absent", "--galaxies", "synthetic"]
     assert demo.main(args) == 2
     assert "no model package 'absent'" in oneLine(capsys)
-    assert not (tmp_path / "out" / "repo").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_of_another_survey_is_refused(tmp_path, capsys):
@@ -140,9 +140,9 @@ def test_values_out_of_range_are_told(tmp_path, capsys, option, value):
     assert f"{option} {value}: expected" in oneLine(capsys)
 
 
-def test_an_output_that_is_a_file_is_told(tmp_path, capsys):
+def test_an_output_that_is_a_file_is_told(tmp_path, capsys, model):
     (tmp_path / "file").write_text("mine")
-    assert demo.main(["--output", str(tmp_path / "file")]) == 2
+    assert demo.main(["--output", str(tmp_path / "file"), "--model", model]) == 2
     assert "no folder can be made there" in oneLine(capsys)
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -113,13 +113,13 @@ def _run(args) -> int:
     for name, low, high in (("size", 128, 20_000), ("fields", 1, 1000), ("seed", 0, 2**62)):
         if not low <= getattr(args, name) <= high:
             raise VaeError(f"--{name} {getattr(args, name)}: expected {low} to {high}")
+    # What may be missing comes first, before anything is written.
+    package = _loadModel(args.model)
     output = Path(args.output)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RepositoryError(f"--output {output}: no folder can be made there ({error.strerror})") from None
-    # What may be missing comes first, before anything is written.
-    package = _loadModel(args.model)
     _tell("Galaxies")
     galaxies, warnings = _chooseGalaxies(args.galaxies)
     repo = str(output / "repo")
