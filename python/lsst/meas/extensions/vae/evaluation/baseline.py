@@ -14,9 +14,12 @@ from ..simulation.metrics import ksb_shear
 __all__ = ["Undeblended", "undeblended"]
 
 APERTURE_RADIUS = 1.5
-"""Radius of the aperture [arcsec].  Of 1, 1.5, 2 and 3 arcsec it has the
-smallest errors over all signal to noise ratios above 10 in lsst10yr fields,
-together with 1 arcsec, which loses light of large galaxies."""
+"""Radius of the aperture [arcsec], a compromise: on 224 matched objects of two
+lsst10yr fields (before any trained model was there to compare with), median
+and half-width of the corrected r magnitude error were +0.008 and 0.173.  With
+1 arcsec they were +0.055 and 0.152: less scatter at a signal to noise of 10-30
+(0.149 against 0.194) and 30-100 (0.075 against 0.110), more above 100 (0.220
+against 0.133), where it loses light of large galaxies."""
 
 
 @dataclass
