@@ -278,7 +278,8 @@ percentile. True shapes are those of the noiseless galaxy alone, measured in the
 <p class="note"><b>None</b>: no deblending; measured at the same detected position, with the neighbours left
 in. Magnitude: a circular aperture of {APERTURE_RADIUS:g}&Prime; radius, corrected for the part of a star's
 light outside it; a smaller one has less scatter for faint galaxies and more for large ones. (The sum
-over the whole stamp, which is what a model's magnitude is, would be off by {_error(stamp)}.) Shape: KSB on the noisy 64 x 64 stamp. <b>Blended</b>: true blendedness
+over the whole stamp, which is what a model's magnitude is, would be off by {_error(stamp)}.)
+Shape: KSB on the noisy 64 x 64 stamp. <b>Blended</b>: true blendedness
 (1 &minus; &lt;C,C&gt;/&lt;C,T&gt; of the galaxy C and all galaxies T) above {BLENDED:g} and SNR above 10.
 <b>Failed</b>: could not be measured, and is in no error. <b>e1, e2</b>: both components together.</p>
 {_diagrams(report.objects)}
