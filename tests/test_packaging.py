@@ -41,7 +41,10 @@ EXTRA_LIBRARIES = {
 ADAPTERS = {
     "afw": ({"astropy", "numpy", "scipy", "h5py", "galsim"}, {"survey"}),
     "config": ({"pydantic", "pydantic_core", "annotated_types", "lsst.pex.config"}, set()),
-    "repo": ({"astropy", "h5py", "numpy", "lsst"}, {"afw", "catalogs", "config", "network", "simulation", "survey"}),
+    "repo": (
+        {"astropy", "h5py", "numpy", "lsst"},
+        {"afw", "catalogs", "config", "network", "simulation", "survey"},
+    ),
 }
 LONG_FILES = {
     "tests/test_config_pex.py": "one table of cases, read beside lsst.pex.config's verdicts",
@@ -140,7 +143,9 @@ def test_adapter_rooms_import_no_task_and_no_command(name):
 
 
 def test_the_bridge_alone_knows_pex_config():
-    found = {path.name for path in roomFiles("config") if any(m.startswith("lsst.pex") for m in imports(path))}
+    found = {
+        path.name for path in roomFiles("config") if any(m.startswith("lsst.pex") for m in imports(path))
+    }
     assert found == {"pexBridge.py"}
 
 
@@ -185,7 +190,9 @@ def test_nothing_is_pickled_or_executed():
         for node in ast.walk(tree(path)):
             where = f"{path}:{getattr(node, 'lineno', '')}"
             if isinstance(node, ast.Import | ast.ImportFrom) and str(path) not in MAY_PICKLE:
-                modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+                modules = (
+                    [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+                )
                 assert not PICKLERS & {m.split(".")[0] for m in modules}, f"{where} imports a pickler"
             if not isinstance(node, ast.Call):
                 continue
@@ -195,7 +202,9 @@ def test_nothing_is_pickled_or_executed():
                 assert node.func.id not in ("exec", "eval", "compile", "__import__"), f"{where} runs code"
             elif isinstance(node.func, ast.Attribute):
                 callee = ast.unparse(node.func)
-                assert callee not in ("np.load", "numpy.load") or "allow_pickle" in options, f"{where}: np.load"
+                assert callee not in ("np.load", "numpy.load") or "allow_pickle" in options, (
+                    f"{where}: np.load"
+                )
                 assert callee != "yaml.load", f"{where}: yaml.safe_load is meant"
                 assert options.get("safe_mode", True), f"{where} loads Keras models with their code"
 
@@ -245,7 +254,8 @@ def test_science_rooms_import_without_lsst_packages():
 
 def test_training_starts_without_lsst_packages():
     out = runHere(
-        BLOCK + f"sys.argv = ['train', '--help']; runpy.run_module('{NAME}.network.train', run_name='__main__')"
+        BLOCK
+        + f"sys.argv = ['train', '--help']; runpy.run_module('{NAME}.network.train', run_name='__main__')"
     )
     assert "--train" in out
 
@@ -256,7 +266,7 @@ def test_training_starts_without_lsst_packages():
 def venv(path):
     """A virtual environment that also sees what this one has installed, except this package.
 
-    A path in a .pth file is searched, but the .pth files in it, such as that of an editable install, are not read.
+    A path in a .pth file is searched, but the .pth files in it, such as an editable install's, are not read.
     """
     run(sys.executable, "-m", "venv", "--without-pip", path)
     site = next((path / "lib").glob("python*/site-packages"))
@@ -308,7 +318,9 @@ def test_a_task_runs_from_an_installed_wheel(tmp_path):
     installed = {path.name for path in python.parent.glob("*.py")}
     assert installed >= {path.name for path in (ROOT / "bin").glob("*.py")}
     assert "--config-file" in run(python.parent / "deblendVae.py", "--help")
-    version = run(python, "-c", f"import {NAME}, importlib.metadata as m; print(m.version('meas-extensions-vae'))")
+    version = run(
+        python, "-c", f"import {NAME}, importlib.metadata as m; print(m.version('meas-extensions-vae'))"
+    )
     assert version.strip() in (PACKAGE / "version.py").read_text()
 
 
@@ -318,7 +330,9 @@ def test_an_editable_install_is_a_plain_path(tmp_path):
     pip("--python", python, "install", "--no-deps", "--no-build-isolation", "-e", source)
     (pth,) = site.glob("__editable__*.pth")
     assert pth.read_text().strip() == str(source / "python")
-    out = run(python, "-c", f"import lsst.daf.butler, {NAME}, {NAME}.paths as p; print(p.getDataDir('pipelines'))")
+    out = run(
+        python, "-c", f"import lsst.daf.butler, {NAME}, {NAME}.paths as p; print(p.getDataDir('pipelines'))"
+    )
     assert Path(out.strip()) == source / "pipelines"
 
 
