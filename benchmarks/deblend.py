@@ -27,12 +27,25 @@ def untrained(name, survey):
     """A package of an architecture with random weights: as fast as a trained one."""
     architecture = make_architecture(name, len(BANDS))
     noise = [np.sqrt(band.sky_level) / band.electrons_per_unit for band in survey.bands]
-    card = {"name": name, "architecture": {"name": name, "options": {}}, "survey": survey.name, "bands": BANDS,
-            "pixel_scale": [0.2] * 6, "psf": [{"kind": "kolmogorov", "fwhm": 0.8, "beta": None}] * 6,
-            "noise": noise, "stamp_size": 64, "latent_dim": 32,
-            "normalisation": {"kind": architecture.normalisation, "scale": noise}}
-    return ModelPackage(card, {"decoder": get_weights(architecture.build_decoder()),
-                               "deblender_encoder": get_weights(architecture.build_encoder())})
+    card = {
+        "name": name,
+        "architecture": {"name": name, "options": {}},
+        "survey": survey.name,
+        "bands": BANDS,
+        "pixel_scale": [0.2] * 6,
+        "psf": [{"kind": "kolmogorov", "fwhm": 0.8, "beta": None}] * 6,
+        "noise": noise,
+        "stamp_size": 64,
+        "latent_dim": 32,
+        "normalisation": {"kind": architecture.normalisation, "scale": noise},
+    }
+    return ModelPackage(
+        card,
+        {
+            "decoder": get_weights(architecture.build_decoder()),
+            "deblender_encoder": get_weights(architecture.build_encoder()),
+        },
+    )
 
 
 def seconds(function, repeats=3):
@@ -66,13 +79,18 @@ def main():
         network = Network(untrained(name, survey))
         stamps = cut_stamps(images, variance, centres, 64, good)
         latents = network.encode(stamps.images, stamps.noise)[0]
-        rates = [n / seconds(call) for call in (
-            lambda: cut_stamps(images, variance, centres, 64, good),
-            lambda net=network, s=stamps: net.encode(s.images, s.noise),
-            lambda net=network, s=stamps, z=latents: net.decode(z, s.noise),
-            lambda net=network: deblend_blend(images, variance, centres, net,
-                                              settings=DeblendSettings(joint_fluxes=False)),
-            lambda net=network: deblend_blend(images, variance, centres, net))]
+        rates = [
+            n / seconds(call)
+            for call in (
+                lambda: cut_stamps(images, variance, centres, 64, good),
+                lambda net=network, s=stamps: net.encode(s.images, s.noise),
+                lambda net=network, s=stamps, z=latents: net.decode(z, s.noise),
+                lambda net=network: deblend_blend(
+                    images, variance, centres, net, settings=DeblendSettings(joint_fluxes=False)
+                ),
+                lambda net=network: deblend_blend(images, variance, centres, net),
+            )
+        ]
         print(f"{name:<14}{rates[0]:>9.0f}{rates[1]:>9.0f}{rates[2]:>9.0f}{rates[3]:>10.0f}{rates[4]:>19.0f}")
 
 

@@ -8,7 +8,8 @@
 import sys
 
 from lsst.meas.extensions.vae.cli import main
-from lsst.meas.extensions.vae.deblendVaeTask import DeblendVaeTask, prepareModel
+from lsst.meas.extensions.vae.deblendVaeTask import DeblendVaeTask
+from lsst.meas.extensions.vae.prepare import prepareModel
 
 if __name__ == "__main__":
     sys.exit(main(DeblendVaeTask, prepare=prepareModel))

@@ -8,7 +8,8 @@
 import sys
 
 from lsst.meas.extensions.vae.cli import main
-from lsst.meas.extensions.vae.simulateBlendsTask import SimulateBlendsTask, prepareCampaign
+from lsst.meas.extensions.vae.prepare import prepareCampaign
+from lsst.meas.extensions.vae.simulateBlendsTask import SimulateBlendsTask
 
 if __name__ == "__main__":
     sys.exit(main(SimulateBlendsTask, prepare=prepareCampaign))

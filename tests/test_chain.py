@@ -20,17 +20,20 @@ from lsst.meas.extensions.vae import (  # noqa: E402
     TrainPriorTask,
 )
 from lsst.meas.extensions.vae.cli import main  # noqa: E402
-from lsst.meas.extensions.vae.deblendVaeTask import prepareModel  # noqa: E402
+from lsst.meas.extensions.vae.prepare import prepareCampaign, prepareModel  # noqa: E402
 from lsst.meas.extensions.vae.repo import openRepository  # noqa: E402
-from lsst.meas.extensions.vae.simulateBlendsTask import prepareCampaign  # noqa: E402
 
 SYNTHETIC = ["galaxies.name=synthetic", "galaxies.n=4000"]
 CAMPAIGN = ["campaign=toy", "nTrain=1", "nValidation=1", "nFields=1"]
 
 
 def simulate(repo, *overrides):
-    return main(SimulateBlendsTask, [str(repo), "-c", *SYNTHETIC, *CAMPAIGN, *overrides], prepare=prepareCampaign,
-                prog="simulateBlends.py")
+    return main(
+        SimulateBlendsTask,
+        [str(repo), "-c", *SYNTHETIC, *CAMPAIGN, *overrides],
+        prepare=prepareCampaign,
+        prog="simulateBlends.py",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +43,34 @@ def repo(tmp_path_factory):
     os.environ["USER"] = "tester"
     repo = root / "repo"
     stamps = ["nScenes=24", "scenes.placement=field", "scenes.magLimit=None", "scenes.targetSnrMin=10"]
-    train = ["training.batchSize=8", "training.stepsPerEpoch=2", "training.epochs=1", "training.warmupSteps=1",
-             "training.validationScenes=8", "training.precision=float32", f"training.directory={root / 'runs'}"]
+    train = [
+        "training.batchSize=8",
+        "training.stepsPerEpoch=2",
+        "training.epochs=1",
+        "training.warmupSteps=1",
+        "training.validationScenes=8",
+        "training.precision=float32",
+        f"training.directory={root / 'runs'}",
+    ]
     assert simulate(repo, "kind=isolated", *stamps) == 0
     assert simulate(repo, "kind=blended", *stamps) == 0
     assert simulate(repo, "kind=field", "field.size=128", "field.densityPerArcmin2=60") == 0
     assert main(TrainPriorTask, [str(repo), "-i", "toy-isolated", "-o", "prior", "-c", *train]) == 0
-    assert main(TrainDeblenderTask,
-                [str(repo), "-i", "toy-blended,prior", "-o", "deblender", "-c", "name=toy", *train]) == 0
-    assert main(DeblendVaeTask, [str(repo), "-i", "toy-field,deblender", "-o", "deblended", "-c",
-                                 "useTrainedModel=True"], prepare=prepareModel) == 0
+    assert (
+        main(
+            TrainDeblenderTask,
+            [str(repo), "-i", "toy-blended,prior", "-o", "deblender", "-c", "name=toy", *train],
+        )
+        == 0
+    )
+    assert (
+        main(
+            DeblendVaeTask,
+            [str(repo), "-i", "toy-field,deblender", "-o", "deblended", "-c", "useTrainedModel=True"],
+            prepare=prepareModel,
+        )
+        == 0
+    )
     assert main(MeasureShapesTask, [str(repo), "-i", "deblended", "-o", "shapes"]) == 0
     return repo
 
@@ -57,9 +78,19 @@ def repo(tmp_path_factory):
 def test_every_product_of_the_chain_is_in_the_repository(repo):
     butler = openRepository(repo, writeable=False)
     collections = "u/tester/*"
-    for name in ("vae_isolatedStamps", "vae_blendStamps", "vae_field", "vae_fieldTruth", "vae_mergedDetections",
-                 "vae_priorPackage", "vae_trainedPackage", "vae_deblendedCatalog", "vae_modelData",
-                 "vae_objectParents", "vae_shapes"):
+    for name in (
+        "vae_isolatedStamps",
+        "vae_blendStamps",
+        "vae_field",
+        "vae_fieldTruth",
+        "vae_mergedDetections",
+        "vae_priorPackage",
+        "vae_trainedPackage",
+        "vae_deblendedCatalog",
+        "vae_modelData",
+        "vae_objectParents",
+        "vae_shapes",
+    ):
         assert butler.query_datasets(name, collections=collections, find_first=False), name
 
 
@@ -97,15 +128,23 @@ def test_the_same_command_again_does_nothing_twice(repo, capfd):
 
 
 def test_an_unknown_config_name_is_one_line_and_loses_nothing(repo, capfd):
-    code = main(MeasureShapesTask, [str(repo), "-i", "deblended", "-o", "x", "-c", "refBand=r"], prog="measureShapes.py")
+    code = main(
+        MeasureShapesTask,
+        [str(repo), "-i", "deblended", "-o", "x", "-c", "refBand=r"],
+        prog="measureShapes.py",
+    )
     lines = [line for line in capfd.readouterr().err.splitlines() if line]
     assert code == 2 and len(lines) == 1 and "refBand" in lines[0]
 
 
 def test_a_missing_catalogue_is_one_line_with_the_cure(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("MEAS_EXTENSIONS_VAE_CACHE", str(tmp_path / "empty"))
-    code = main(SimulateBlendsTask, [str(tmp_path / "repo"), "-c", "galaxies.name=cosmos", "nScenes=2", *CAMPAIGN],
-                prepare=prepareCampaign, prog="simulateBlends.py")
+    code = main(
+        SimulateBlendsTask,
+        [str(tmp_path / "repo"), "-c", "galaxies.name=cosmos", "nScenes=2", *CAMPAIGN],
+        prepare=prepareCampaign,
+        prog="simulateBlends.py",
+    )
     error = [line for line in capfd.readouterr().err.splitlines() if "simulateBlends.py: error" in line]
     assert code == 2 and error and "getCosmos" in error[0]
 

@@ -12,12 +12,13 @@ import pytest
 pytest.importorskip("lsst.ctrl.mpexec")
 
 import lsst.pipe.base.connectionTypes as cT
+from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
+from pydantic import Field
+
 from lsst.meas.extensions.vae.cli import dataQuery, main
 from lsst.meas.extensions.vae.config import Config, toPexConfig
 from lsst.meas.extensions.vae.errors import ImageError, RepositoryError
 from lsst.meas.extensions.vae.repo import openRepository, registerCampaign
-from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
-from pydantic import Field
 
 
 class ToyInnerConfig(Config):

@@ -80,11 +80,15 @@ def test_flux_errors_are_the_scatter_of_the_fluxes():
     fluxes, errors = [], []
     for seed in range(60):
         cube, variance = scene(positions, [100.0, 200.0], noise=0.5, seed=seed)
-        result = deblend_blend(cube, variance, positions, KnownNetwork(), settings=DeblendSettings(prior_width=0))
+        result = deblend_blend(
+            cube, variance, positions, KnownNetwork(), settings=DeblendSettings(prior_width=0)
+        )
         fluxes.append(result.fluxes[:, 0])
         errors.append(result.flux_errors[:, 0])
     np.testing.assert_allclose(np.std(fluxes, axis=0), np.mean(errors, axis=0), rtol=0.3)
-    np.testing.assert_allclose(np.mean(fluxes, axis=0), [100, 200], atol=3 * np.mean(errors) / np.sqrt(60) * 1.5)
+    np.testing.assert_allclose(
+        np.mean(fluxes, axis=0), [100, 200], atol=3 * np.mean(errors) / np.sqrt(60) * 1.5
+    )
 
 
 def test_amplitudes_are_never_negative_and_the_other_takes_all():
@@ -92,8 +96,9 @@ def test_amplitudes_are_never_negative_and_the_other_takes_all():
     image = np.zeros((100, 100))
     image[10:74, 10:74] += 5 * template
     image[10:74, 16:80] -= 2 * template
-    amplitudes, errors = solve_amplitudes(image, np.ones_like(image), np.stack([template] * 2),
-                                          np.array([[10, 10], [10, 16]]))
+    amplitudes, errors = solve_amplitudes(
+        image, np.ones_like(image), np.stack([template] * 2), np.array([[10, 10], [10, 16]])
+    )
     assert amplitudes[1] == 0 and amplitudes[0] > 3
     assert (errors > 0).all()
 
@@ -110,8 +115,9 @@ def test_the_expectation_rules_where_there_is_no_signal_and_not_where_there_is()
 
 def test_two_sources_at_one_place_share_their_flux_and_stay_finite():
     cube, variance = scene([(50.5, 60.5)], [100.0])
-    result = deblend_blend(cube, variance, [(50.5, 60.5)] * 2, KnownNetwork(),
-                           settings=DeblendSettings(prior_width=0))
+    result = deblend_blend(
+        cube, variance, [(50.5, 60.5)] * 2, KnownNetwork(), settings=DeblendSettings(prior_width=0)
+    )
     assert result.fluxes[:, 0].sum() == pytest.approx(100, rel=0.01)
 
 
@@ -151,8 +157,9 @@ def test_a_band_without_data_is_marked_and_keeps_the_networks_guess():
     cube, variance = scene(positions, [100.0])
     bad = np.zeros(cube.shape, bool)
     bad[0] = True
-    result = deblend_blend(cube, variance, positions, KnownNetwork(), bad=bad,
-                           settings=DeblendSettings(prior_width=0))
+    result = deblend_blend(
+        cube, variance, positions, KnownNetwork(), bad=bad, settings=DeblendSettings(prior_width=0)
+    )
     assert list(result.missing_bands[0]) == [True, False]
     np.testing.assert_allclose(result.fluxes[0], [50, 200], rtol=1e-3)
     assert np.isnan(result.flux_errors[0, 0])

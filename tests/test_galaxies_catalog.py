@@ -8,6 +8,7 @@ import logging
 
 import numpy as np
 import pytest
+
 from lsst.meas.extensions.vae.errors import CatalogError
 from lsst.meas.extensions.vae.galaxies import SED_NAMES, GalaxyCatalog, synthetic_galaxies
 

@@ -11,6 +11,7 @@ import zipfile
 
 import numpy as np
 import pytest
+
 from lsst.meas.extensions.vae.errors import CatalogError
 from lsst.meas.extensions.vae.galaxies import (
     SED_NAMES,

@@ -11,6 +11,7 @@ from pathlib import Path
 import galsim
 import numpy as np
 import pytest
+
 from lsst.meas.extensions.vae.errors import SurveyError
 from lsst.meas.extensions.vae.galaxies import SED_NAMES, fluxes, load_cosmos, synthetic_galaxies
 from lsst.meas.extensions.vae.survey import get_survey

@@ -7,6 +7,7 @@
 import galsim
 import numpy as np
 import pytest
+
 from lsst.meas.extensions.vae.errors import CatalogError
 from lsst.meas.extensions.vae.galaxies import SED_NAMES, synthetic, synthetic_galaxies
 

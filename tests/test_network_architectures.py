@@ -48,7 +48,10 @@ def test_the_papers_stretch_is_tanh_of_arcsinh():
 def test_the_papers_loss_is_the_bernoulli_cross_entropy_summed_over_pixels_and_bands():
     paper = make_architecture("arcelin2020", 2)
     rng = np.random.default_rng(3)
-    target, logits = rng.uniform(0, 5, (2, 64, 64, 2)).astype("f4"), rng.normal(size=(2, 64, 64, 2)).astype("f4")
+    target, logits = (
+        rng.uniform(0, 5, (2, 64, 64, 2)).astype("f4"),
+        rng.normal(size=(2, 64, 64, 2)).astype("f4"),
+    )
     p, q = np.tanh(np.arcsinh(target)), 1 / (1 + np.exp(-logits))
     expected = -(p * np.log(q) + (1 - p) * np.log(1 - q)).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(np.asarray(paper.reconstruction_loss(target, logits)), expected, rtol=1e-4)
@@ -59,8 +62,10 @@ def test_a_perfect_shape_and_flux_have_no_loss_and_a_wrong_shape_has():
     target = gaussian_images()
     pixels = target.reshape(2, 4096, 6).astype("f8")
     flux = pixels.sum(axis=1)
-    perfect = {"log_morphology": np.log(np.maximum(pixels / flux[:, None], 1e-12)).astype("f4"),
-               "flux": np.arcsinh(flux / ours.flux_unit).astype("f4")}
+    perfect = {
+        "log_morphology": np.log(np.maximum(pixels / flux[:, None], 1e-12)).astype("f4"),
+        "flux": np.arcsinh(flux / ours.flux_unit).astype("f4"),
+    }
     loss = np.asarray(ours.reconstruction_loss(target, perfect))
     np.testing.assert_allclose(loss, 0, atol=1e-2 * 6 * 3600)
     rolled = dict(perfect, log_morphology=np.roll(perfect["log_morphology"], 2, axis=1))

@@ -21,8 +21,17 @@ from lsst.meas.extensions.vae.survey import get_survey
 pytest.importorskip("keras")
 
 BANDS = ("g", "r")
-SETTINGS = dict(batch_size=8, steps_per_epoch=2, epochs=2, warmup_steps=1, validation_scenes=8,
-                validation_every=2, precision="float32", collapse_epochs=100, learning_rate=1e-3)
+SETTINGS = dict(
+    batch_size=8,
+    steps_per_epoch=2,
+    epochs=2,
+    warmup_steps=1,
+    validation_scenes=8,
+    validation_every=2,
+    precision="float32",
+    collapse_epochs=100,
+    learning_rate=1e-3,
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +43,24 @@ def survey():
 def samples(survey):
     galaxies = synthetic_galaxies(3000, seed=1)
     scenes = SceneSettings(placement="field", mag_limit=None, target_snr_min=20.0)
-    return {split: simulate_stamps(galaxies.split(split), survey, scenes, n, seed=5, split=split)
-            for split, n in (("train", 32), ("validation", 8))}
+    return {
+        split: simulate_stamps(galaxies.split(split), survey, scenes, n, seed=5, split=split)
+        for split, n in (("train", 32), ("validation", 8))
+    }
 
 
 @pytest.fixture(scope="module")
 def prior(samples, survey, tmp_path_factory):
     from lsst.meas.extensions.vae.network.training import train
 
-    return train("prior", [samples["train"]], samples["validation"], survey, TrainingSettings(**SETTINGS),
-                 tmp_path_factory.mktemp("prior"))
+    return train(
+        "prior",
+        [samples["train"]],
+        samples["validation"],
+        survey,
+        TrainingSettings(**SETTINGS),
+        tmp_path_factory.mktemp("prior"),
+    )
 
 
 # -- batches ---------------------------------------------------------------------
@@ -105,7 +122,14 @@ def test_a_training_that_is_cut_off_resumes_to_the_same_weights(prior, samples, 
         if row["epoch"] == 0:
             raise KeyboardInterrupt
 
-    arguments = ("prior", [samples["train"]], samples["validation"], survey, TrainingSettings(**SETTINGS), tmp_path)
+    arguments = (
+        "prior",
+        [samples["train"]],
+        samples["validation"],
+        survey,
+        TrainingSettings(**SETTINGS),
+        tmp_path,
+    )
     with pytest.raises(KeyboardInterrupt):
         train(*arguments, on_epoch=stop)
     resumed = train(*arguments)
@@ -118,12 +142,21 @@ def test_a_training_that_is_cut_off_resumes_to_the_same_weights(prior, samples, 
 def test_the_deblender_leaves_every_weight_of_the_decoder_alone(prior, samples, survey, tmp_path):
     from lsst.meas.extensions.vae.network.training import train
 
-    package = train("deblender", [samples["train"]], samples["validation"], survey, TrainingSettings(**SETTINGS),
-                    tmp_path, prior=prior)
+    package = train(
+        "deblender",
+        [samples["train"]],
+        samples["validation"],
+        survey,
+        TrainingSettings(**SETTINGS),
+        tmp_path,
+        prior=prior,
+    )
     for name, value in prior.parts["decoder"].items():
         np.testing.assert_array_equal(package.parts["decoder"][name], value, err_msg=name)
-    moved = [not np.array_equal(package.parts["deblender_encoder"][name], value)
-             for name, value in prior.parts["prior_encoder"].items()]
+    moved = [
+        not np.array_equal(package.parts["deblender_encoder"][name], value)
+        for name, value in prior.parts["prior_encoder"].items()
+    ]
     assert all(moved)
     assert package.parts["prior_encoder"].keys() == prior.parts["prior_encoder"].keys()
 
@@ -143,8 +176,9 @@ def test_a_package_deblends_the_same_however_its_stamps_are_batched(prior, sampl
 def test_a_collapsed_posterior_is_detected_and_told(samples, survey, tmp_path):
     from lsst.meas.extensions.vae.network.training import train
 
-    settings = TrainingSettings(**{**SETTINGS, "kl_weight": 1e9, "epochs": 30, "collapse_epochs": 2,
-                                   "learning_rate": 1e-2})
+    settings = TrainingSettings(
+        **{**SETTINGS, "kl_weight": 1e9, "epochs": 30, "collapse_epochs": 2, "learning_rate": 1e-2}
+    )
     with pytest.raises(TrainingError, match="posterior collapse.*klWeight"):
         train("prior", [samples["train"]], samples["validation"], survey, settings, tmp_path)
 
@@ -157,8 +191,13 @@ def test_a_checkpoint_of_other_settings_is_not_continued(samples, survey, tmp_pa
     from lsst.meas.extensions.vae.network.training import _same_settings
 
     with pytest.raises(TrainingError, match=message):
-        _same_settings({"settings": SETTINGS}, {"settings": {**SETTINGS, "seed": 0, **change}} if "seed" not in change
-                       else {"settings": {**SETTINGS, **change}}, "x")
+        _same_settings(
+            {"settings": SETTINGS},
+            {"settings": {**SETTINGS, "seed": 0, **change}}
+            if "seed" not in change
+            else {"settings": {**SETTINGS, **change}},
+            "x",
+        )
 
 
 def test_the_test_split_is_never_trained_on(samples, survey, tmp_path):
@@ -177,11 +216,25 @@ def test_the_deblender_needs_a_prior_and_blends(prior, samples, survey, tmp_path
     from lsst.meas.extensions.vae.network.training import train
 
     with pytest.raises(TrainingError, match="needs a prior"):
-        train("deblender", [samples["train"]], samples["validation"], survey, TrainingSettings(**SETTINGS), tmp_path)
+        train(
+            "deblender",
+            [samples["train"]],
+            samples["validation"],
+            survey,
+            TrainingSettings(**SETTINGS),
+            tmp_path,
+        )
     isolated = dataclasses.replace(samples["train"], kind="isolated")
     with pytest.raises(TrainingError, match="needs a blended sample"):
-        train("deblender", [isolated], samples["validation"], survey, TrainingSettings(**SETTINGS), tmp_path,
-              prior=prior)
+        train(
+            "deblender",
+            [isolated],
+            samples["validation"],
+            survey,
+            TrainingSettings(**SETTINGS),
+            tmp_path,
+            prior=prior,
+        )
 
 
 def test_jax_trains_with_the_same_command(samples, tmp_path):
@@ -190,10 +243,23 @@ def test_jax_trains_with_the_same_command(samples, tmp_path):
         sample.write(tmp_path / f"{split}.h5")
     arguments = [f"--{k.replace('_', '-')}={v}" for k, v in SETTINGS.items()]
     result = subprocess.run(
-        [sys.executable, "-m", "lsst.meas.extensions.vae.network.train", "prior", "--train",
-         str(tmp_path / "train.h5"), "--validation", str(tmp_path / "validation.h5"), "--directory",
-         str(tmp_path / "run"), *arguments],
-        env=dict(os.environ, KERAS_BACKEND="jax"), capture_output=True, text=True)
+        [
+            sys.executable,
+            "-m",
+            "lsst.meas.extensions.vae.network.train",
+            "prior",
+            "--train",
+            str(tmp_path / "train.h5"),
+            "--validation",
+            str(tmp_path / "validation.h5"),
+            "--directory",
+            str(tmp_path / "run"),
+            *arguments,
+        ],
+        env=dict(os.environ, KERAS_BACKEND="jax"),
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stderr[-2000:]
     assert (tmp_path / "run" / "prior.vae.zip").exists()
 
@@ -201,8 +267,19 @@ def test_jax_trains_with_the_same_command(samples, tmp_path):
 def test_the_train_command_tells_bad_input_in_one_line(tmp_path):
     (tmp_path / "x.h5").write_bytes(b"not a shard")
     result = subprocess.run(
-        [sys.executable, "-m", "lsst.meas.extensions.vae.network.train", "prior", "--train", str(tmp_path / "x.h5"),
-         "--validation", str(tmp_path / "x.h5")], capture_output=True, text=True)
+        [
+            sys.executable,
+            "-m",
+            "lsst.meas.extensions.vae.network.train",
+            "prior",
+            "--train",
+            str(tmp_path / "x.h5"),
+            "--validation",
+            str(tmp_path / "x.h5"),
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 2
     lines = [line for line in result.stderr.splitlines() if line.startswith("train: error:")]
     assert len(lines) == 1 and "Traceback" not in result.stderr

@@ -15,6 +15,7 @@ pytest.importorskip("lsst.daf.butler")
 
 from astropy.io import fits
 from lsst.daf.butler import DatasetProvenance, DatasetRef
+
 from lsst.meas.extensions.vae import afw
 from lsst.meas.extensions.vae.repo import openRepository, registerCampaign
 from lsst.meas.extensions.vae.repo.formatters import readProvenance

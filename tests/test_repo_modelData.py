@@ -7,6 +7,7 @@
 import h5py
 import numpy as np
 import pytest
+
 from lsst.meas.extensions.vae.errors import ImageError, ShardError
 from lsst.meas.extensions.vae.repo.modelData import VaeModelData
 

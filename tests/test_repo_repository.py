@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("lsst.daf.butler")
 
 from lsst.daf.butler import Butler, Config
+
 from lsst.meas.extensions.vae.errors import ModelPackageError, RepositoryError
 from lsst.meas.extensions.vae.network.package import ModelPackage
 from lsst.meas.extensions.vae.repo import (

@@ -6,6 +6,7 @@
 
 import numpy as np
 import pytest
+
 from lsst.meas.extensions.vae.errors import SurveyError
 from lsst.meas.extensions.vae.survey import Band, PsfModel, Survey, get_survey, survey_names
 

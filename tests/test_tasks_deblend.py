@@ -36,9 +36,16 @@ class KnownNetwork:
 
     bands, stamp_size, latent_dim = BANDS, 64, 3
     architecture = SimpleNamespace(normalisation="noise")
-    package = SimpleNamespace(name="known", bands=BANDS, card={
-        "noise": [1.0, 1.0], "pixel_scale": [0.2, 0.2], "image_unit": "nJy",
-        "psf": [{"kind": "gaussian", "fwhm": FWHM, "beta": None}] * 2})
+    package = SimpleNamespace(
+        name="known",
+        bands=BANDS,
+        card={
+            "noise": [1.0, 1.0],
+            "pixel_scale": [0.2, 0.2],
+            "image_unit": "nJy",
+            "psf": [{"kind": "gaussian", "fwhm": FWHM, "beta": None}] * 2,
+        },
+    )
 
     def deblend(self, images, noise, batch_size=256):
         n = len(images)
@@ -51,8 +58,14 @@ def make_inputs(bands=BANDS, shape=(120, 170), sources=SOURCES, metadata=None):
     image = sum(flux * gaussian(shape, round(y - 0.5) + 0.5, round(x - 0.5) + 0.5) for y, x, flux in sources)
     cube = np.stack([image * (1 + k) for k in range(len(bands))]).astype("f4")
     exposure = MultibandExposure.fromArrays(
-        bands, cube, np.zeros(cube.shape, np.int32), np.full(cube.shape, 0.01, "f4"), unit="nJy",
-        psfs=[AnalyticPsf("gaussian", FWHM, 0.2) for _ in bands], metadata=metadata or {"PIXSCALE": 0.2})
+        bands,
+        cube,
+        np.zeros(cube.shape, np.int32),
+        np.full(cube.shape, 0.01, "f4"),
+        unit="nJy",
+        psfs=[AnalyticPsf("gaussian", FWHM, 0.2) for _ in bands],
+        metadata=metadata or {"PIXSCALE": 0.2},
+    )
     segmentation = np.zeros(shape, np.int32)
     segmentation[45:80, 45:85] = 1
     segmentation[20:40, 120:140] = 2
@@ -61,8 +74,16 @@ def make_inputs(bands=BANDS, shape=(120, 170), sources=SOURCES, metadata=None):
         y, x = np.nonzero(segmentation == number)
         box = (y.min(), y.max() + 1, x.min(), x.max() + 1)
         peaks = [Peak(round(x - 0.5) + 0.5, round(y - 0.5) + 0.5, flux) for y, x, flux in members]
-        parents.append(ParentDetection(number, box, np.ones((box[1] - box[0], box[3] - box[2]), bool), peaks,
-                                       np.ones((len(peaks), len(bands)), bool), np.ones(len(bands), bool)))
+        parents.append(
+            ParentDetection(
+                number,
+                box,
+                np.ones((box[1] - box[0], box[3] - box[2]), bool),
+                peaks,
+                np.ones((len(peaks), len(bands)), bool),
+                np.ones(len(bands), bool),
+            )
+        )
     detection = Detection(segmentation, parents, np.zeros(shape, "f4"), 5.0)
     return exposure, makeMergedDetections(detection, bands)
 
@@ -114,9 +135,19 @@ def test_the_schema_that_was_given_grows_in_place_and_has_scarlets_columns():
     schema, peakSchema = merged.schema.copy(), merged[0].getFootprint().peaks.schema
     task = make_task(schema, peakSchema)
     SourceCatalog(SourceTable.make(schema))
-    for name in ("deblend_nChild", "deblend_parentNChild", "deblend_blendNChild", "deblend_dataCoverage",
-                 "deblend_scarletFlux", "deblend_peak_center_x", "deblend_peakId", "deblend_chi2",
-                 "deblend_blendedness", "deblend_fluxOverlapFraction", "merge_peak_r"):
+    for name in (
+        "deblend_nChild",
+        "deblend_parentNChild",
+        "deblend_blendNChild",
+        "deblend_dataCoverage",
+        "deblend_scarletFlux",
+        "deblend_peak_center_x",
+        "deblend_peakId",
+        "deblend_chi2",
+        "deblend_blendedness",
+        "deblend_fluxOverlapFraction",
+        "merge_peak_r",
+    ):
         assert name in schema.getNames(), name
     result = task.run(exposure, None, merged)
     assert result.deblendedCatalog.schema.getNames() == schema.getNames()
@@ -208,8 +239,11 @@ def test_a_masked_source_is_flagged_and_has_no_model():
 
 @pytest.mark.parametrize(
     "change, reason",
-    [({"maxNumberOfPeaks": 2}, "tooManyPeaks"), ({"maxFootprintArea": 1000}, "parentTooBig"),
-     ({"maxFootprintSize": 30}, "parentTooBig")],
+    [
+        ({"maxNumberOfPeaks": 2}, "tooManyPeaks"),
+        ({"maxFootprintArea": 1000}, "parentTooBig"),
+        ({"maxFootprintSize": 30}, "parentTooBig"),
+    ],
 )
 def test_parents_beyond_a_limit_are_skipped_flagged_and_masked(change, reason):
     exposure, merged = make_inputs()
@@ -218,7 +252,9 @@ def test_parents_beyond_a_limit_are_skipped_flagged_and_masked(change, reason):
     assert parent["deblend_skipped"] and parent[f"deblend_skipped_{reason}"]
     assert [record.getId() for record in result.deblendedCatalog] == [merged[1].getId()]
     bit = exposure.mask.getPlaneBitMask("NOT_DEBLENDED")
-    assert (exposure.mask.array[:, 45:80, 45:85] & bit).all() and not (exposure.mask.array[:, :40] & bit).any()
+    assert (exposure.mask.array[:, 45:80, 45:85] & bit).all() and not (
+        exposure.mask.array[:, :40] & bit
+    ).any()
 
 
 def test_singles_can_be_left_alone():

@@ -24,7 +24,9 @@ def makeMergedSchema(bands):
     """Schema of parents with merge flags for each band."""
     schema = SourceTable.makeMinimalSchema()
     for band in bands:
-        schema.addField(f"merge_footprint_{band}", type="Flag", doc=f"Footprint is significant in the {band} band")
+        schema.addField(
+            f"merge_footprint_{band}", type="Flag", doc=f"Footprint is significant in the {band} band"
+        )
         schema.addField(f"merge_peak_{band}", type="Flag", doc=f"Some peak is significant in the {band} band")
     schema.addField("merge_peak_sky", type="Flag", doc="A sky object (none are made here)")
     return schema

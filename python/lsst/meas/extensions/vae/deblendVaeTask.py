@@ -4,11 +4,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """DeblendVaeTask: deblend with a trained network, in scarlet's slot."""
 
-__all__ = ["DeblendVaeConfig", "DeblendVaeTask", "prepareModel"]
+__all__ = ["DeblendVaeConfig", "DeblendVaeTask"]
 
 import hashlib
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -29,43 +28,59 @@ class DeblendVaeConfig(Config):
     """Config of DeblendVaeTask; skip rules have the names of scarlet's."""
 
     modelPackage: str = Field(
-        "lsst10yr-ugrizy", description="Name of a shipped model package or path of a *.vae.zip; a pipeline gives "
-        "its own by connection."
+        "lsst10yr-ugrizy",
+        description="Name of a shipped model package or path of a *.vae.zip; a pipeline gives "
+        "its own by connection.",
     )
     useTrainedModel: bool = Field(
         False, description="Take the campaign's own vae_trainedPackage, not the pretrained vae_modelPackage?"
     )
     jointFluxes: bool = Field(True, description="Solve the fluxes of all overlapping models together?")
     priorWidth: float = Field(
-        0.3, ge=0, description="Relative width of the expectation that fluxes are the network's own, which rules "
-        "where a band is too faint to be measured; 0 for none."
+        0.3,
+        ge=0,
+        description="Relative width of the expectation that fluxes are the network's own, which rules "
+        "where a band is too faint to be measured; 0 for none.",
     )
     minCoreCoverage: float = Field(
-        0.2, ge=0, le=1, description="Least fraction of good pixels, of the central 8 x 8 in the best band; a peak "
-        "in the very corner of an image has a quarter."
+        0.2,
+        ge=0,
+        le=1,
+        description="Least fraction of good pixels, of the central 8 x 8 in the best band; a peak "
+        "in the very corner of an image has a quarter.",
     )
     batchSize: int = Field(256, ge=1, le=65_536, description="Stamps that go through the network together.")
     referenceBand: str = Field("r", description="Band of the single-band columns; the first if it is absent.")
-    pixelScaleTolerance: float = Field(0.01, gt=0, description="Largest relative difference of the pixel scale.")
+    pixelScaleTolerance: float = Field(
+        0.01, gt=0, description="Largest relative difference of the pixel scale."
+    )
     psfTolerance: float = Field(
-        0.1, gt=0, description="Relative difference of the PSF's width from the model's beyond which it is flagged."
+        0.1,
+        gt=0,
+        description="Relative difference of the PSF's width from the model's beyond which it is flagged.",
     )
     processSingles: bool = Field(True, description="Model parents with one peak too?")
     maxNumberOfPeaks: int = Field(0, ge=0, description="Skip parents with more peaks; 0 for no limit.")
-    maxFootprintArea: int = Field(1_000_000, ge=0, description="Skip larger footprints [pixels]; 0 for no limit.")
-    maxFootprintSize: int = Field(0, ge=0, description="Skip footprints with a longer side [pixels]; 0 for no limit.")
+    maxFootprintArea: int = Field(
+        1_000_000, ge=0, description="Skip larger footprints [pixels]; 0 for no limit."
+    )
+    maxFootprintSize: int = Field(
+        0, ge=0, description="Skip footprints with a longer side [pixels]; 0 for no limit."
+    )
     minFootprintAxisRatio: float = Field(
         0.0, ge=0, le=1, description="Skip footprints whose box has a smaller ratio of sides; 0 for no limit."
     )
     maxAreaTimesPeaks: int = Field(0, ge=0, description="Skip parents with a larger product; 0 for no limit.")
     maskLimits: dict[str, float] = Field(
         default_factory=lambda: {"NO_DATA": 0.25},
-        description="Skip footprints with a larger fraction of pixels of these planes in every band."
+        description="Skip footprints with a larger fraction of pixels of these planes in every band.",
     )
     badMask: tuple[str, ...] = Field(
         ("BAD", "NO_DATA", "SAT", "SUSPECT", "EDGE"), description="Planes of pixels that are left out."
     )
-    notDeblendedMask: str = Field("NOT_DEBLENDED", description="Plane set on skipped footprints; empty for none.")
+    notDeblendedMask: str = Field(
+        "NOT_DEBLENDED", description="Plane set on skipped footprints; empty for none."
+    )
     pseudoColumns: tuple[str, ...] = Field(
         ("merge_peak_sky", "sky_source"), description="Flags of rows that are no real sources."
     )
@@ -80,20 +95,42 @@ class DeblendVaeConfig(Config):
 class DeblendVaeConnections(pipeBase.PipelineTaskConnections, dimensions=_SHARD):
     """One multi-band coadd with its merged detections."""
 
-    field = cT.Input(doc="Multi-band coadd.", name="vae_field", storageClass="VaeMultibandExposure",
-                     dimensions=_SHARD)
-    mergedDetections = cT.Input(doc="Footprints and peaks.", name="vae_mergedDetections",
-                                storageClass="VaeSourceCatalog", dimensions=_SHARD)
-    modelPackage = cT.PrerequisiteInput(doc="Pretrained network.", name="vae_modelPackage",
-                                        storageClass="VaeModelPackage", dimensions=())
-    trainedPackage = cT.Input(doc="Network trained in this campaign.", name="vae_trainedPackage",
-                              storageClass="VaeModelPackage", dimensions=("skymap",))
-    deblendedCatalog = cT.Output(doc="Objects: isolated parents and children.", name="vae_deblendedCatalog",
-                                 storageClass="VaeSourceCatalog", dimensions=_SHARD)
-    scarletModelData = cT.Output(doc="Model of every object in every band.", name="vae_modelData",
-                                 storageClass="VaeModelData", dimensions=_SHARD)
-    objectParents = cT.Output(doc="Parents of the children.", name="vae_objectParents",
-                              storageClass="VaeSourceCatalog", dimensions=_SHARD)
+    field = cT.Input(
+        doc="Multi-band coadd.", name="vae_field", storageClass="VaeMultibandExposure", dimensions=_SHARD
+    )
+    mergedDetections = cT.Input(
+        doc="Footprints and peaks.",
+        name="vae_mergedDetections",
+        storageClass="VaeSourceCatalog",
+        dimensions=_SHARD,
+    )
+    modelPackage = cT.PrerequisiteInput(
+        doc="Pretrained network.", name="vae_modelPackage", storageClass="VaeModelPackage", dimensions=()
+    )
+    trainedPackage = cT.Input(
+        doc="Network trained in this campaign.",
+        name="vae_trainedPackage",
+        storageClass="VaeModelPackage",
+        dimensions=("skymap",),
+    )
+    deblendedCatalog = cT.Output(
+        doc="Objects: isolated parents and children.",
+        name="vae_deblendedCatalog",
+        storageClass="VaeSourceCatalog",
+        dimensions=_SHARD,
+    )
+    scarletModelData = cT.Output(
+        doc="Model of every object in every band.",
+        name="vae_modelData",
+        storageClass="VaeModelData",
+        dimensions=_SHARD,
+    )
+    objectParents = cT.Output(
+        doc="Parents of the children.",
+        name="vae_objectParents",
+        storageClass="VaeSourceCatalog",
+        dimensions=_SHARD,
+    )
 
     def __init__(self, *, config=None):
         super().__init__(config=config)
@@ -121,12 +158,15 @@ class DeblendVaeTask(pipeBase.PipelineTask):
     """
 
     ConfigModel = DeblendVaeConfig
-    ConfigClass = toPexConfig(DeblendVaeConfig, bases=(pipeBase.PipelineTaskConfig,),
-                              pipelineConnections=DeblendVaeConnections)
+    ConfigClass = toPexConfig(
+        DeblendVaeConfig, bases=(pipeBase.PipelineTaskConfig,), pipelineConnections=DeblendVaeConnections
+    )
     _DefaultName = "deblendVae"
 
     def __init__(self, schema=None, peakSchema=None, *, config=None, **kwargs):
-        super().__init__(config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs)
+        super().__init__(
+            config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs
+        )
         self.settings = self.config.toPydantic()
         self.settings.validate()
         self.settings.freeze()
@@ -140,8 +180,9 @@ class DeblendVaeTask(pipeBase.PipelineTask):
         self.parentSchema = type(schema)(schema)
         addParentFields(self.parentSchema)
         minimal = set(PeakTable.makeMinimalSchema().getNames())
-        self.peakNames = [name for name in (peakSchema.getNames() if peakSchema is not None else ())
-                          if name not in minimal]
+        self.peakNames = [
+            name for name in (peakSchema.getNames() if peakSchema is not None else ()) if name not in minimal
+        ]
         copyPeakFields(schema, peakSchema, self.peakNames)
         addObjectFields(schema)
         self.schema = schema
@@ -237,8 +278,12 @@ class DeblendVaeTask(pipeBase.PipelineTask):
         peaks = [(job, peak) for job in jobs if not job.skip for peak in job.peaks]
         x0, y0 = cubes.xy0
         centres = np.array([(peak.getFy() - y0, peak.getFx() - x0) for _, peak in peaks]).reshape(-1, 2)
-        self.log.info("Deblending %d peaks of %d parents; %d parents are skipped", len(peaks),
-                      sum(not job.skip for job in jobs), sum(job.skip is not None for job in jobs))
+        self.log.info(
+            "Deblending %d peaks of %d parents; %d parents are skipped",
+            len(peaks),
+            sum(not job.skip for job in jobs),
+            sum(job.skip is not None for job in jobs),
+        )
         started = time.perf_counter()
         result, failure = self._deblendPeaks(cubes, centres)
         seconds = time.perf_counter() - started
@@ -246,8 +291,12 @@ class DeblendVaeTask(pipeBase.PipelineTask):
         self.metadata["deblendSeconds"] = seconds
         struct = self._collect(cubes, jobs, peaks, result, failure, seconds, objectCatalog, parentCatalog)
         if peaks:
-            self.log.info("Deblended %d sources in %.2f s (%.0f a second)", len(peaks), seconds,
-                          len(peaks) / max(seconds, 1e-9))
+            self.log.info(
+                "Deblended %d sources in %.2f s (%.0f a second)",
+                len(peaks),
+                seconds,
+                len(peaks) / max(seconds, 1e-9),
+            )
         return struct
 
     def _deblendPeaks(self, cubes, centres):
@@ -257,11 +306,19 @@ class DeblendVaeTask(pipeBase.PipelineTask):
         bad = (cubes.maskbits & cubes.bitMask(settings.badMask)) != 0
         try:
             return deblend_blend(
-                cubes.images, cubes.variance, centres, self.network, bad=bad,
-                settings=DeblendSettings(joint_fluxes=settings.jointFluxes, prior_width=settings.priorWidth,
-                                         min_core_coverage=settings.minCoreCoverage,
-                                         batch_size=settings.batchSize),
-                progress=_Progress(self.log)), ""
+                cubes.images,
+                cubes.variance,
+                centres,
+                self.network,
+                bad=bad,
+                settings=DeblendSettings(
+                    joint_fluxes=settings.jointFluxes,
+                    prior_width=settings.priorWidth,
+                    min_core_coverage=settings.minCoreCoverage,
+                    batch_size=settings.batchSize,
+                ),
+                progress=_Progress(self.log),
+            ), ""
         except Exception as error:
             if not settings.catchFailures or isinstance(error, VaeError):
                 raise
@@ -277,12 +334,16 @@ class DeblendVaeTask(pipeBase.PipelineTask):
         unknown = [band for band in cubes.bands if band not in wanted]
         name = self.network.package.name
         if unknown:
-            raise ImageError(f"model {name!r} has no band {unknown[0]!r} (it has {', '.join(wanted)}): leave that "
-                             "band out of the exposure or take a model that has it")
+            raise ImageError(
+                f"model {name!r} has no band {unknown[0]!r} (it has {', '.join(wanted)}): leave that "
+                "band out of the exposure or take a model that has it"
+            )
         fixed = self.network.architecture.normalisation == "fixed"
         unit = self.network.package.card.get("image_unit")
         if fixed and cubes.unit is not None and unit and str(cubes.unit) != unit:
-            raise ImageError(f"the exposure is in {cubes.unit}, model {name!r} takes {unit}: convert it first")
+            raise ImageError(
+                f"the exposure is in {cubes.unit}, model {name!r} takes {unit}: convert it first"
+            )
         self._missing = [band for band in wanted if band not in cubes.bands]
         if not self._missing:
             order = [cubes.bands.index(band) for band in wanted]
@@ -290,10 +351,13 @@ class DeblendVaeTask(pipeBase.PipelineTask):
                 return cubes
             return _reordered(cubes, order, wanted)
         if fixed:
-            raise ImageError(f"the exposure lacks band {self._missing[0]!r}, which model {name!r} needs (bands "
-                             f"{', '.join(wanted)}): add it or take a model without it")
-        self.log.warning("The exposure lacks band(s) %s: the model guesses them from the others",
-                         ", ".join(self._missing))
+            raise ImageError(
+                f"the exposure lacks band {self._missing[0]!r}, which model {name!r} needs (bands "
+                f"{', '.join(wanted)}): add it or take a model without it"
+            )
+        self.log.warning(
+            "The exposure lacks band(s) %s: the model guesses them from the others", ", ".join(self._missing)
+        )
         order = [cubes.bands.index(band) if band in cubes.bands else None for band in wanted]
         return _reordered(cubes, order, wanted)
 
@@ -302,8 +366,10 @@ class DeblendVaeTask(pipeBase.PipelineTask):
         scale = (metadata or {}).get("PIXSCALE")
         expected = self.network.package.card["pixel_scale"][0]
         if scale is not None and abs(scale / expected - 1) > self.settings.pixelScaleTolerance:
-            raise ImageError(f"the exposure has {scale:g} arcsec a pixel, model {self.network.package.name!r} takes "
-                             f"{expected:g}: resample the exposure or take a model of its pixel scale")
+            raise ImageError(
+                f"the exposure has {scale:g} arcsec a pixel, model {self.network.package.name!r} takes "
+                f"{expected:g}: resample the exposure or take a model of its pixel scale"
+            )
 
     # -- parents -----------------------------------------------------------------
 
@@ -338,10 +404,12 @@ class DeblendVaeTask(pipeBase.PipelineTask):
         sides = sorted((box.getWidth(), box.getHeight()))
         if settings.maxNumberOfPeaks and n > settings.maxNumberOfPeaks:
             return "tooManyPeaks"
-        if ((settings.maxFootprintArea and area > settings.maxFootprintArea)
-                or (settings.maxFootprintSize and sides[1] > settings.maxFootprintSize)
-                or (settings.maxAreaTimesPeaks and area * n > settings.maxAreaTimesPeaks)
-                or sides[0] < settings.minFootprintAxisRatio * sides[1]):
+        if (
+            (settings.maxFootprintArea and area > settings.maxFootprintArea)
+            or (settings.maxFootprintSize and sides[1] > settings.maxFootprintSize)
+            or (settings.maxAreaTimesPeaks and area * n > settings.maxAreaTimesPeaks)
+            or sides[0] < settings.minFootprintAxisRatio * sides[1]
+        ):
             return "parentTooBig"
         y, x = footprint.spans.indices()
         x0, y0 = cubes.xy0
@@ -371,11 +439,18 @@ class DeblendVaeTask(pipeBase.PipelineTask):
         from .repo.modelData import VaeModelData
 
         package = self.network.package
-        reference = package.bands.index(self.settings.referenceBand) if (
-            self.settings.referenceBand in package.bands) else 0
-        modelData = VaeModelData(bands=package.bands, modelPackage=package.name,
-                                 modelPackageSha256=self._packageSha, latentSize=self.network.latent_dim,
-                                 metadata={"model": "vae", "referenceBand": package.bands[reference]})
+        reference = (
+            package.bands.index(self.settings.referenceBand)
+            if (self.settings.referenceBand in package.bands)
+            else 0
+        )
+        modelData = VaeModelData(
+            bands=package.bands,
+            modelPackage=package.name,
+            modelPackageSha256=self._packageSha,
+            latentSize=self.network.latent_dim,
+            metadata={"model": "vae", "referenceBand": package.bands[reference]},
+        )
         idFactory = parents.getIdFactory()
         for job in jobs:
             idFactory.notify(job.record.getId())
@@ -405,17 +480,36 @@ class DeblendVaeTask(pipeBase.PipelineTask):
             for name in self.peakNames:
                 record.set(name, peak.get(name))
             record.setFootprint(job.record.getFootprint())
-            setObjectFields(record, job, peak, k, cubes, result, scene, reference, bool(failure), psfOff,
-                            bool(self._missing))
+            setObjectFields(
+                record,
+                job,
+                peak,
+                k,
+                cubes,
+                result,
+                scene,
+                reference,
+                bool(failure),
+                psfOff,
+                bool(self._missing),
+            )
             if result is not None and not job.skip and not result.failed[job.first + k]:
                 self._addModel(modelData, cubes, record, job.first + k, result)
-        return pipeBase.Struct(deblendedCatalog=objects, scarletModelData=modelData, objectParents=parentTable)
+        return pipeBase.Struct(
+            deblendedCatalog=objects, scarletModelData=modelData, objectParents=parentTable
+        )
 
     def _addModel(self, modelData, cubes, record, k, result):
         x0, y0 = cubes.xy0
         origin = (int(result.origins[k][0]) + y0, int(result.origins[k][1]) + x0)
-        modelData.add(record.getId(), record.getParent(), result.models[k], origin,
-                      result.latent_mean[k], result.latent_sigma[k])
+        modelData.add(
+            record.getId(),
+            record.getParent(),
+            result.models[k],
+            origin,
+            result.latent_mean[k],
+            result.latent_sigma[k],
+        )
 
     def _addParent(self, table, job, result, failure, seconds, nPeaks):
         record = table.addNew()
@@ -458,29 +552,13 @@ class DeblendVaeTask(pipeBase.PipelineTask):
                 expected = PsfModel(psf["kind"], psf["fwhm"], psf["beta"]).kernel(scale, size=len(kernel))
                 worst = max(worst, abs(np.sqrt(_effectiveArea(kernel) / _effectiveArea(expected)) - 1))
         if worst > self.settings.psfTolerance:
-            self.log.warning("The PSF differs by %.0f %% in width from that of model %r: objects are flagged "
-                             "deblend_vae_psfMismatch", 100 * worst, self.network.package.name)
+            self.log.warning(
+                "The PSF differs by %.0f %% in width from that of model %r: objects are flagged "
+                "deblend_vae_psfMismatch",
+                100 * worst,
+                self.network.package.name,
+            )
         return bool(worst > self.settings.psfTolerance)
-
-
-def prepareModel(butler, config, args):
-    """Put the config's pretrained package among a command's inputs.
-
-    A shipped package is in the repository already; a file is copied into RUN
-    ``pretrained_models/<file name>`` once.
-    """
-    if config.useTrainedModel:
-        return
-    from .network.shipped import load_package
-    from .repo.repository import pretrainedRun
-
-    run = pretrainedRun(Path(config.modelPackage).name.removesuffix(".vae.zip"))
-    if any(name.startswith("pretrained_models/") for name in args.input or ()):
-        return
-    if not butler.collections.query(run):
-        butler.put(load_package(config.modelPackage), "vae_modelPackage", run=run)
-    if args.input:
-        args.input = [*args.input, run]
 
 
 class _Job:
@@ -521,11 +599,19 @@ def _reordered(cubes, order, bands):
     import dataclasses
 
     def take(array, fill):
-        return np.stack([array[k] if k is not None else np.full(array.shape[1:], fill, array.dtype) for k in order])
+        return np.stack(
+            [array[k] if k is not None else np.full(array.shape[1:], fill, array.dtype) for k in order]
+        )
 
     def psf(x, y):
         kernels = cubes.psf(x, y)
         return np.stack([kernels[k] if k is not None else np.full(kernels.shape[1:], np.nan) for k in order])
 
-    return dataclasses.replace(cubes, images=take(cubes.images, 0), variance=take(cubes.variance, 0),
-                               maskbits=take(cubes.maskbits, 0), bands=tuple(bands), psf=psf)
+    return dataclasses.replace(
+        cubes,
+        images=take(cubes.images, 0),
+        variance=take(cubes.variance, 0),
+        maskbits=take(cubes.maskbits, 0),
+        bands=tuple(bands),
+        psf=psf,
+    )

@@ -20,9 +20,18 @@ _OBJECT_FIELDS = (
     ("deblend_edgePixels", "Flag", "The model's stamp reaches beyond the image", ""),
     ("deblend_dataCoverage", "F", "Fraction of good pixels of the stamp, in the best band", ""),
     ("deblend_zeroFlux", "Flag", "The model has no flux in the reference band", ""),
-    ("deblend_maxOverlap", "D", "Largest pixel of the neighbours' models under this one, reference band", "nJy"),
-    ("deblend_fluxOverlap", "D", "Neighbours' flux within this model's bright pixels (over 1 % of its peak), "
-     "reference band", "nJy"),
+    (
+        "deblend_maxOverlap",
+        "D",
+        "Largest pixel of the neighbours' models under this one, reference band",
+        "nJy",
+    ),
+    (
+        "deblend_fluxOverlap",
+        "D",
+        "Neighbours' flux within this model's bright pixels (over 1 % of its peak), reference band",
+        "nJy",
+    ),
     ("deblend_fluxOverlapFraction", "D", "deblend_fluxOverlap over the flux of this model", ""),
     ("deblend_blendedness", "D", "1 - <C,C>/<C,T>, C the model and T all models, reference band", ""),
     ("deblend_blendId", "L", "Id of the blend that was fitted together: the parent's", ""),
@@ -30,11 +39,26 @@ _OBJECT_FIELDS = (
     ("deblend_parentNPeaks", "I", "Number of peaks of the parent", ""),
     ("deblend_parentNChild", "I", "Number of children of the parent", ""),
     ("deblend_nComponents", "I", "Number of components of the model (one network model)", ""),
-    ("deblend_chi2", "F", "Mean squared residual over the variance, all bands, where the model is bright", ""),
+    (
+        "deblend_chi2",
+        "F",
+        "Mean squared residual over the variance, all bands, where the model is bright",
+        "",
+    ),
     ("deblend_failed", "Flag", "This source has no model", ""),
-    ("deblend_incompleteData", "Flag", "Some band has no data here; its model is a guess from the others", ""),
+    (
+        "deblend_incompleteData",
+        "Flag",
+        "Some band has no data here; its model is a guess from the others",
+        "",
+    ),
     ("deblend_vae_psfMismatch", "Flag", "The PSF's width differs from the model's beyond the tolerance", ""),
-    ("deblend_vae_latentSigma", "F", "Mean standard deviation of the latents: 1 where pixels tell nothing", ""),
+    (
+        "deblend_vae_latentSigma",
+        "F",
+        "Mean standard deviation of the latents: 1 where pixels tell nothing",
+        "",
+    ),
 )
 
 _PARENT_FIELDS = (
@@ -129,7 +153,9 @@ def setObjectFields(record, job, peak, k, cubes, result, scene, reference, faile
     done = result is not None and not job.skip and not result.failed[index]
     record.set("deblend_failed", not job.skip and not done)
     if not done:
-        record.set("deblend_dataCoverage", 0.0 if result is None or job.skip else float(result.coverage[index]))
+        record.set(
+            "deblend_dataCoverage", 0.0 if result is None or job.skip else float(result.coverage[index])
+        )
         record.set("deblend_incompleteData", incomplete)
         return
     record.set("deblend_dataCoverage", float(result.coverage[index]))

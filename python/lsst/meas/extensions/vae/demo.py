@@ -272,7 +272,8 @@ def _execute(step, args) -> int:
     from . import cli
     from .deblendVaeTask import DeblendVaeTask
     from .measureShapesTask import MeasureShapesTask
-    from .simulateBlendsTask import SimulateBlendsTask, prepareCampaign
+    from .prepare import prepareCampaign
+    from .simulateBlendsTask import SimulateBlendsTask
 
     tasks = {task._DefaultName: task for task in (SimulateBlendsTask, DeblendVaeTask, MeasureShapesTask)}
     prepare = prepareCampaign if step.label == "simulateBlends" else None

@@ -28,7 +28,8 @@ class MeasureShapesConfig(Config):
 
     referenceBand: str = Field("r", description="Band in which shapes, SNR and blendedness are measured.")
     addResidual: bool = Field(
-        False, description="Measure on the pixels with all other models subtracted, not on the noiseless models?"
+        False,
+        description="Measure on the pixels with all other models subtracted, not on the noiseless models?",
     )
     badMask: tuple[str, ...] = Field(
         ("BAD", "NO_DATA", "SAT"), description="Planes of pixels that carry no weight."
@@ -38,13 +39,16 @@ class MeasureShapesConfig(Config):
 class MeasureShapesConnections(pipeBase.PipelineTaskConnections, dimensions=_SHARD):
     """One deblended coadd to one table."""
 
-    field = cT.Input(doc="Multi-band coadd.", name="vae_field", storageClass="VaeMultibandExposure",
-                     dimensions=_SHARD)
-    deblendedCatalog = cT.Input(doc="Objects.", name="vae_deblendedCatalog", storageClass="VaeSourceCatalog",
-                                dimensions=_SHARD)
+    field = cT.Input(
+        doc="Multi-band coadd.", name="vae_field", storageClass="VaeMultibandExposure", dimensions=_SHARD
+    )
+    deblendedCatalog = cT.Input(
+        doc="Objects.", name="vae_deblendedCatalog", storageClass="VaeSourceCatalog", dimensions=_SHARD
+    )
     modelData = cT.Input(doc="Models.", name="vae_modelData", storageClass="VaeModelData", dimensions=_SHARD)
-    shapes = cT.Output(doc="Measurements of every object.", name="vae_shapes", storageClass="ArrowAstropy",
-                       dimensions=_SHARD)
+    shapes = cT.Output(
+        doc="Measurements of every object.", name="vae_shapes", storageClass="ArrowAstropy", dimensions=_SHARD
+    )
 
 
 class MeasureShapesTask(pipeBase.PipelineTask):
@@ -54,12 +58,17 @@ class MeasureShapesTask(pipeBase.PipelineTask):
     """
 
     ConfigModel = MeasureShapesConfig
-    ConfigClass = toPexConfig(MeasureShapesConfig, bases=(pipeBase.PipelineTaskConfig,),
-                              pipelineConnections=MeasureShapesConnections)
+    ConfigClass = toPexConfig(
+        MeasureShapesConfig,
+        bases=(pipeBase.PipelineTaskConfig,),
+        pipelineConnections=MeasureShapesConnections,
+    )
     _DefaultName = "measureShapes"
 
     def __init__(self, *, config=None, **kwargs):
-        super().__init__(config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs)
+        super().__init__(
+            config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs
+        )
         self.settings = self.config.toPydantic()
         self.settings.validate()
         self.settings.freeze()
@@ -91,8 +100,10 @@ class MeasureShapesTask(pipeBase.PipelineTask):
         bands = modelData.bands
         absent = [band for band in bands if band not in cubes.bands]
         if len(absent) == len(bands):
-            raise ImageError(f"the exposure has none of the models' bands ({', '.join(bands)}); it has "
-                             f"{', '.join(cubes.bands)}: give the coadd that was deblended")
+            raise ImageError(
+                f"the exposure has none of the models' bands ({', '.join(bands)}); it has "
+                f"{', '.join(cubes.bands)}: give the coadd that was deblended"
+            )
         reference = bands.index(self.settings.referenceBand) if self.settings.referenceBand in bands else 0
         pixels = _Pixels(cubes, bands, self.settings.badMask)
         y0, x0 = cubes.xy0[1], cubes.xy0[0]
@@ -111,12 +122,25 @@ class MeasureShapesTask(pipeBase.PipelineTask):
 
     def _measure(self, record, source, pixels, scene, reference, bands, unit, xy0):
         peak = (float(record.get("deblend_peak_center_x")), float(record.get("deblend_peak_center_y")))
-        row = {"id": record.getId(), "parent": record.getParent(), "x": peak[0], "y": peak[1],
-               "e1": np.nan, "e2": np.nan, "shape_flag": True, "snr": np.nan, "blendedness": np.nan,
-               "model_flag": source is None}
+        row = {
+            "id": record.getId(),
+            "parent": record.getParent(),
+            "x": peak[0],
+            "y": peak[1],
+            "e1": np.nan,
+            "e2": np.nan,
+            "shape_flag": True,
+            "snr": np.nan,
+            "blendedness": np.nan,
+            "model_flag": source is None,
+        }
         for band in bands:
-            row |= {f"flux_{band}": np.nan, f"flux_err_{band}": np.nan, f"mag_{band}": np.nan,
-                    f"mag_err_{band}": np.nan}
+            row |= {
+                f"flux_{band}": np.nan,
+                f"flux_err_{band}": np.nan,
+                f"mag_{band}": np.nan,
+                f"mag_err_{band}": np.nan,
+            }
         if source is None:
             return row
         origin = (source.origin[0] - xy0[1], source.origin[1] - xy0[0])
@@ -131,20 +155,31 @@ class MeasureShapesTask(pipeBase.PipelineTask):
         if self.settings.addResidual:
             image = own.copy()
             image[:, *inStamp] += np.nan_to_num(pixels.images[:, *inCube] - scene[:, *inCube])
-        result = measure_source(image, pixels.psf(reference, peak), reference, variance=variance, scene=surroundings)
+        result = measure_source(
+            image, pixels.psf(reference, peak), reference, variance=variance, scene=surroundings
+        )
         centroid = _centroid(own[reference])
         if centroid is not None:
             row["y"], row["x"] = centroid[0] + source.origin[0], centroid[1] + source.origin[1]
-        row |= {"e1": result.e1, "e2": result.e2, "shape_flag": result.shape_failed, "snr": result.snr,
-                "blendedness": result.blendedness}
+        row |= {
+            "e1": result.e1,
+            "e2": result.e2,
+            "shape_flag": result.shape_failed,
+            "snr": result.snr,
+            "blendedness": result.blendedness,
+        }
         try:
             zero = (0 * u.ABmag).to(unit).value
         except u.UnitConversionError:
             zero = np.nan  # electrons know their zero points only through their survey
         mag, magErr = magnitudes(result.flux, result.flux_error, zero)
         for number, band in enumerate(bands):
-            row |= {f"flux_{band}": result.flux[number], f"flux_err_{band}": result.flux_error[number],
-                    f"mag_{band}": mag[number], f"mag_err_{band}": magErr[number]}
+            row |= {
+                f"flux_{band}": result.flux[number],
+                f"flux_err_{band}": result.flux_error[number],
+                f"mag_{band}": mag[number],
+                f"mag_err_{band}": magErr[number],
+            }
         return row
 
 
@@ -157,7 +192,9 @@ class _Pixels:
         empty = np.full(cubes.images.shape[1:], np.nan, np.float32)
 
         def take(array):
-            return np.stack([np.where(bad[k], np.nan, array[k]) if k is not None else empty for k in self.order])
+            return np.stack(
+                [np.where(bad[k], np.nan, array[k]) if k is not None else empty for k in self.order]
+            )
 
         self.order = [cubes.bands.index(band) if band in cubes.bands else None for band in bands]
         self.images, self.variance = take(cubes.images), take(cubes.variance)
@@ -186,12 +223,21 @@ def _table(rows, bands, unit):
     for band in bands:
         names += [f"flux_{band}", f"flux_err_{band}", f"mag_{band}", f"mag_err_{band}"]
     kinds = {"id": np.int64, "parent": np.int64, "shape_flag": bool, "model_flag": bool}
-    table = Table({name: np.array([row[name] for row in rows], dtype=kinds.get(name, float)) for name in names})
-    docs = {"id": "Object id", "parent": "Parent id, 0 for isolated objects", "x": "Centre of the model",
-            "y": "Centre of the model", "e1": "Ellipticity (a-b)/(a+b) cos 2 phi, PSF-corrected (KSB)",
-            "e2": "Ellipticity (a-b)/(a+b) sin 2 phi", "shape_flag": "No shape could be measured",
-            "snr": "Signal to noise of the model in the reference band",
-            "blendedness": "1 - <C,C>/<C,T> in the reference band", "model_flag": "The object has no model"}
+    table = Table(
+        {name: np.array([row[name] for row in rows], dtype=kinds.get(name, float)) for name in names}
+    )
+    docs = {
+        "id": "Object id",
+        "parent": "Parent id, 0 for isolated objects",
+        "x": "Centre of the model",
+        "y": "Centre of the model",
+        "e1": "Ellipticity (a-b)/(a+b) cos 2 phi, PSF-corrected (KSB)",
+        "e2": "Ellipticity (a-b)/(a+b) sin 2 phi",
+        "shape_flag": "No shape could be measured",
+        "snr": "Signal to noise of the model in the reference band",
+        "blendedness": "1 - <C,C>/<C,T> in the reference band",
+        "model_flag": "The object has no model",
+    }
     for name in names:
         column = table[name]
         column.description = docs.get(name, "")

@@ -26,13 +26,21 @@ def main(argv=None):
         0, or 2 for bad input, told in one line.
     """
     parser = argparse.ArgumentParser(
-        prog="registerCampaign.py", description="Register a simulation campaign in a data repository (made on first "
-        "use), so that pipetask can run pipelines/VaeDeblend.yaml on it.")
+        prog="registerCampaign.py",
+        description="Register a simulation campaign in a data repository (made on first "
+        "use), so that pipetask can run pipelines/VaeDeblend.yaml on it.",
+    )
     parser.add_argument("repo", metavar="REPO", help="data repository")
     parser.add_argument("name", metavar="NAME", help="name of the campaign; its skymap is vae_NAME")
-    for option, default, what in (("--train", 1, "training shards"), ("--validation", 1, "validation shards"),
-                                  ("--test", 0, "test shards"), ("--fields", 1, "fields")):
-        parser.add_argument(option, type=int, default=default, metavar="N", help=f"{what} (default %(default)s)")
+    for option, default, what in (
+        ("--train", 1, "training shards"),
+        ("--validation", 1, "validation shards"),
+        ("--test", 0, "test shards"),
+        ("--fields", 1, "fields"),
+    ):
+        parser.add_argument(
+            option, type=int, default=default, metavar="N", help=f"{what} (default %(default)s)"
+        )
     args = parser.parse_args(argv)
     try:
         from .repo import openRepository, registerCampaign

@@ -17,7 +17,7 @@ from lsst.utils.timer import timeMethod
 
 from .config import Config, Field, toPex, toPexConfig
 from .config.settings import makeSettings
-from .repo.campaign import SPLITS, registerCampaign
+from .repo.campaign import SPLITS
 from .survey import get_survey, survey_names
 
 _DIMENSIONS = ("skymap", "tract", "patch")
@@ -28,9 +28,12 @@ class GalaxiesConfig(Config):
     """Which galaxies to draw."""
 
     name: Literal["auto", "cosmos", "synthetic"] = Field(
-        "auto", description="Population: COSMOS 25.2, synthetic, or COSMOS where it was fetched (bin/getCosmos.py)."
+        "auto",
+        description="Population: COSMOS 25.2, synthetic, or COSMOS where it was fetched (bin/getCosmos.py).",
     )
-    path: str | None = Field(None, description="A catalogue file in GalSim's *_fits.fits format, for name 'cosmos'.")
+    path: str | None = Field(
+        None, description="A catalogue file in GalSim's *_fits.fits format, for name 'cosmos'."
+    )
     n: int = Field(100_000, ge=100, le=10_000_000, description="Number of synthetic galaxies.")
     seed: int = Field(1, ge=0, description="Seed of the synthetic population.")
 
@@ -39,7 +42,8 @@ class SceneConfig(Config):
     """How stamps are composed; the fiducial values are Arcelin et al. 2020's."""
 
     placement: Literal["annulus", "field"] = Field(
-        "annulus", description="Neighbours in an annulus about the brightest galaxy, or as they fall in a field."
+        "annulus",
+        description="Neighbours in an annulus about the brightest galaxy, or as they fall in a field.",
     )
     minGalaxies: int = Field(1, ge=1, le=20, description="Fewest galaxies of a blend (annulus).")
     maxGalaxies: int = Field(4, ge=1, le=20, description="Most galaxies of a blend (annulus).")
@@ -51,11 +55,19 @@ class SceneConfig(Config):
     centring: Literal["none", "pixelisation"] = Field(
         "none", description="Target on the central pixel crossing, or shifted within a square of one pixel."
     )
-    centringJitter: float = Field(0.0, ge=0, le=5, description="Further Gaussian shift of the target [pixels].")
-    densityPerArcmin2: float = Field(50.0, ge=0, le=1000, description="Neighbours per square arcminute (field).")
-    closeFraction: float = Field(0.5, ge=0, le=1, description="Fraction of scenes with close neighbours (field).")
+    centringJitter: float = Field(
+        0.0, ge=0, le=5, description="Further Gaussian shift of the target [pixels]."
+    )
+    densityPerArcmin2: float = Field(
+        50.0, ge=0, le=1000, description="Neighbours per square arcminute (field)."
+    )
+    closeFraction: float = Field(
+        0.5, ge=0, le=1, description="Fraction of scenes with close neighbours (field)."
+    )
     closeInnerRadius: float = Field(0.4, ge=0, le=30, description="Nearest of the close neighbours [arcsec].")
-    closeOuterRadius: float = Field(2.5, gt=0, le=30, description="Farthest of the close neighbours [arcsec].")
+    closeOuterRadius: float = Field(
+        2.5, gt=0, le=30, description="Farthest of the close neighbours [arcsec]."
+    )
     targetSnrMin: float = Field(0.0, ge=0, description="Least reference-band SNR of the isolated target.")
     rotate: bool = Field(True, description="Rotate every galaxy by a random angle?")
     colourGradients: bool = Field(True, description="Give bulges and discs SEDs of their own?")
@@ -75,7 +87,9 @@ class FieldConfig(Config):
     densityPerArcmin2: float = Field(50.0, ge=0, le=1000, description="Galaxies per square arcminute.")
     magLimit: float | None = Field(None, description="Faintest reference-band magnitude; None for no cut.")
     colourGradients: bool = Field(True, description="Give bulges and discs SEDs of their own?")
-    threshold: float = Field(5.0, gt=0, le=100, description="Detection threshold [sigma], all bands combined.")
+    threshold: float = Field(
+        5.0, gt=0, le=100, description="Detection threshold [sigma], all bands combined."
+    )
 
 
 class SimulateBlendsConfig(Config):
@@ -84,7 +98,9 @@ class SimulateBlendsConfig(Config):
     kind: Literal["isolated", "blended", "field"] = Field("blended", description="What to simulate.")
     survey: str = Field("lsst10yr", description="Survey: 'lsst10yr' or 'arcelin2020'.")
     bands: tuple[str, ...] = Field(
-        ("u", "g", "r", "i", "z", "y"), min_length=1, description="Bands, in the order of the images' first axis."
+        ("u", "g", "r", "i", "z", "y"),
+        min_length=1,
+        description="Bands, in the order of the images' first axis.",
     )
     galaxies: GalaxiesConfig = Field(default_factory=GalaxiesConfig, description="Which galaxies to draw.")
     scenes: SceneConfig = Field(default_factory=SceneConfig, description="How stamps are composed.")
@@ -92,7 +108,9 @@ class SimulateBlendsConfig(Config):
     nScenes: int = Field(1000, ge=1, le=1_000_000, description="Scenes a shard of stamps.")
     seed: int = Field(1, ge=0, description="Seed of the campaign; each shard's seed follows from it.")
     campaign: str = Field("demo", description="Campaign: its skymap is vae_<campaign> (command line only).")
-    nTrain: int = Field(1, ge=0, le=65_536, description="Training shards of the campaign (command line only).")
+    nTrain: int = Field(
+        1, ge=0, le=65_536, description="Training shards of the campaign (command line only)."
+    )
     nValidation: int = Field(1, ge=0, le=65_536, description="Validation shards (command line only).")
     nTest: int = Field(0, ge=0, le=65_536, description="Test shards (command line only).")
     nFields: int = Field(1, ge=0, le=65_536, description="Fields (command line only).")
@@ -104,30 +122,52 @@ class SimulateBlendsConfig(Config):
         survey = get_survey(self.survey)
         unknown = [band for band in self.bands if band not in survey.band_names]
         if unknown:
-            raise self.invalid("bands", f"{self.survey} has no band {unknown[0]!r}; it has "
-                               f"{', '.join(survey.band_names)}")
+            raise self.invalid(
+                "bands", f"{self.survey} has no band {unknown[0]!r}; it has {', '.join(survey.band_names)}"
+            )
 
 
 class SimulateBlendsConnections(pipeBase.PipelineTaskConnections, dimensions=_DIMENSIONS):
     """One shard of stamps, or one field with truth and detections."""
 
-    campaign = cT.Input(doc="What defines the campaign.", name="vae_campaign",
-                        storageClass="StructuredDataDict", dimensions=("skymap",))
-    isolatedStamps = cT.Output(doc="Stamps of isolated galaxies.", name="vae_isolatedStamps",
-                               storageClass="VaeStampSample", dimensions=_DIMENSIONS)
-    blendStamps = cT.Output(doc="Stamps of blends.", name="vae_blendStamps",
-                            storageClass="VaeStampSample", dimensions=_DIMENSIONS)
-    field = cT.Output(doc="Multi-band coadd.", name="vae_field",
-                      storageClass="VaeMultibandExposure", dimensions=_DIMENSIONS)
-    fieldTruth = cT.Output(doc="Every galaxy of the field.", name="vae_fieldTruth",
-                           storageClass="ArrowAstropy", dimensions=_DIMENSIONS)
-    mergedDetections = cT.Output(doc="Footprints and peaks detected on all bands.", name="vae_mergedDetections",
-                                 storageClass="VaeSourceCatalog", dimensions=_DIMENSIONS)
+    campaign = cT.Input(
+        doc="What defines the campaign.",
+        name="vae_campaign",
+        storageClass="StructuredDataDict",
+        dimensions=("skymap",),
+    )
+    isolatedStamps = cT.Output(
+        doc="Stamps of isolated galaxies.",
+        name="vae_isolatedStamps",
+        storageClass="VaeStampSample",
+        dimensions=_DIMENSIONS,
+    )
+    blendStamps = cT.Output(
+        doc="Stamps of blends.", name="vae_blendStamps", storageClass="VaeStampSample", dimensions=_DIMENSIONS
+    )
+    field = cT.Output(
+        doc="Multi-band coadd.", name="vae_field", storageClass="VaeMultibandExposure", dimensions=_DIMENSIONS
+    )
+    fieldTruth = cT.Output(
+        doc="Every galaxy of the field.",
+        name="vae_fieldTruth",
+        storageClass="ArrowAstropy",
+        dimensions=_DIMENSIONS,
+    )
+    mergedDetections = cT.Output(
+        doc="Footprints and peaks detected on all bands.",
+        name="vae_mergedDetections",
+        storageClass="VaeSourceCatalog",
+        dimensions=_DIMENSIONS,
+    )
 
     def __init__(self, *, config=None):
         super().__init__(config=config)
-        kept = {"isolated": {"isolatedStamps"}, "blended": {"blendStamps"},
-                "field": {"field", "fieldTruth", "mergedDetections"}}[config.kind]
+        kept = {
+            "isolated": {"isolatedStamps"},
+            "blended": {"blendStamps"},
+            "field": {"field", "fieldTruth", "mergedDetections"},
+        }[config.kind]
         for name in set(self.outputs) - kept - {"metadata", "log"}:
             if name in ("isolatedStamps", "blendStamps", "field", "fieldTruth", "mergedDetections"):
                 delattr(self, name)
@@ -148,12 +188,17 @@ class SimulateBlendsTask(pipeBase.PipelineTask):
     """
 
     ConfigModel = SimulateBlendsConfig
-    ConfigClass = toPexConfig(SimulateBlendsConfig, bases=(pipeBase.PipelineTaskConfig,),
-                              pipelineConnections=SimulateBlendsConnections)
+    ConfigClass = toPexConfig(
+        SimulateBlendsConfig,
+        bases=(pipeBase.PipelineTaskConfig,),
+        pipelineConnections=SimulateBlendsConnections,
+    )
     _DefaultName = "simulateBlends"
 
     def __init__(self, *, config=None, **kwargs):
-        super().__init__(config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs)
+        super().__init__(
+            config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs
+        )
         self.settings = self.config.toPydantic()
         self.settings.validate()
         self.settings.freeze()
@@ -199,7 +244,9 @@ class SimulateBlendsTask(pipeBase.PipelineTask):
         from .simulation.scenes import SceneSettings, simulate_stamps
 
         scenes = makeSettings(SceneSettings, settings.scenes, kind=settings.kind)
-        sample = simulate_stamps(chosen, survey, scenes, settings.nScenes, seed=seed, split=split, progress=progress)
+        sample = simulate_stamps(
+            chosen, survey, scenes, settings.nScenes, seed=seed, split=split, progress=progress
+        )
         name = "isolatedStamps" if settings.kind == "isolated" else "blendStamps"
         return pipeBase.Struct(**{name: sample})
 
@@ -210,17 +257,30 @@ class SimulateBlendsTask(pipeBase.PipelineTask):
         from .simulation.fields import FieldSettings, simulate_field
 
         config = self.settings.field
-        field = simulate_field(galaxies, survey, makeSettings(FieldSettings, config), seed, split="test",
-                               progress=progress)
+        field = simulate_field(
+            galaxies, survey, makeSettings(FieldSettings, config), seed, split="test", progress=progress
+        )
         detection = detect(field.images, field.variance, field.psfs, threshold=config.threshold)
-        self.log.info("Field of %d galaxies: %d parents with %d peaks", len(field.truth), len(detection.parents),
-                      detection.n_peaks)
+        self.log.info(
+            "Field of %d galaxies: %d parents with %d peaks",
+            len(field.truth),
+            len(detection.parents),
+            detection.n_peaks,
+        )
         exposure = MultibandExposure.fromArrays(
-            survey.band_names, field.images, field.mask.astype(np.int32), field.variance, unit=survey.image_unit,
+            survey.band_names,
+            field.images,
+            field.mask.astype(np.int32),
+            field.variance,
+            unit=survey.image_unit,
             psfs=[AnalyticPsf.fromModel(band.psf, band.pixel_scale) for band in survey.bands],
-            metadata={"PIXSCALE": survey.bands[0].pixel_scale, "SURVEY": survey.name, "SEED": seed})
-        return pipeBase.Struct(field=exposure, fieldTruth=field.truth,
-                               mergedDetections=makeMergedDetections(detection, survey.band_names, exposureId=patch))
+            metadata={"PIXSCALE": survey.bands[0].pixel_scale, "SURVEY": survey.name, "SEED": seed},
+        )
+        return pipeBase.Struct(
+            field=exposure,
+            fieldTruth=field.truth,
+            mergedDetections=makeMergedDetections(detection, survey.band_names, exposureId=patch),
+        )
 
 
 def shardSeed(seed, tract, patch, kind):
@@ -231,22 +291,9 @@ def shardSeed(seed, tract, patch, kind):
     seed : `int`
         Below 2^63.
     """
-    return int(np.random.SeedSequence([seed, tract, patch, _KINDS[kind]]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def prepareCampaign(butler, config, args):
-    """Register the campaign of a command before its graph is built."""
-    meta = {"survey": config.survey, "bands": list(config.bands), "seed": config.seed,
-            "galaxies": config.galaxies.name}
-    run = registerCampaign(butler, config.campaign, config.nTrain, config.nValidation, config.nTest,
-                           config.nFields, meta)
-    if not args.input:
-        args.input = [run]
-    if not args.output:
-        args.output = f"{config.campaign}-{config.kind}"
-    if not args.dataQuery and not args.id:
-        tracts = "tract = 3" if config.kind == "field" else "tract < 3"
-        args.dataQuery = f"skymap = 'vae_{config.campaign}' AND {tracts}"
+    return int(
+        np.random.SeedSequence([seed, tract, patch, _KINDS[kind]]).generate_state(1, np.uint64)[0] >> 1
+    )
 
 
 @lru_cache(maxsize=1)

@@ -36,14 +36,34 @@ class TrainDeblenderConfig(Config):
 class TrainDeblenderConnections(pipeBase.PipelineTaskConnections, dimensions=("skymap",)):
     """All shards of a campaign and a prior to one package."""
 
-    blendStamps = cT.Input(doc="Stamps of blends.", name="vae_blendStamps", storageClass="VaeStampSample",
-                           dimensions=_SHARD, multiple=True, deferLoad=True)
-    isolatedStamps = cT.Input(doc="Stamps of isolated galaxies, more targets.", name="vae_isolatedStamps",
-                              storageClass="VaeStampSample", dimensions=_SHARD, multiple=True, deferLoad=True)
-    priorPackage = cT.Input(doc="Prior encoder and decoder.", name="vae_priorPackage",
-                            storageClass="VaeModelPackage", dimensions=("skymap",))
-    trainedPackage = cT.Output(doc="Prior, decoder and deblender.", name="vae_trainedPackage",
-                               storageClass="VaeModelPackage", dimensions=("skymap",))
+    blendStamps = cT.Input(
+        doc="Stamps of blends.",
+        name="vae_blendStamps",
+        storageClass="VaeStampSample",
+        dimensions=_SHARD,
+        multiple=True,
+        deferLoad=True,
+    )
+    isolatedStamps = cT.Input(
+        doc="Stamps of isolated galaxies, more targets.",
+        name="vae_isolatedStamps",
+        storageClass="VaeStampSample",
+        dimensions=_SHARD,
+        multiple=True,
+        deferLoad=True,
+    )
+    priorPackage = cT.Input(
+        doc="Prior encoder and decoder.",
+        name="vae_priorPackage",
+        storageClass="VaeModelPackage",
+        dimensions=("skymap",),
+    )
+    trainedPackage = cT.Output(
+        doc="Prior, decoder and deblender.",
+        name="vae_trainedPackage",
+        storageClass="VaeModelPackage",
+        dimensions=("skymap",),
+    )
 
     def __init__(self, *, config=None):
         super().__init__(config=config)
@@ -59,13 +79,18 @@ class TrainDeblenderTask(pipeBase.PipelineTask):
     """
 
     ConfigModel = TrainDeblenderConfig
-    ConfigClass = toPexConfig(TrainDeblenderConfig, bases=(pipeBase.PipelineTaskConfig,),
-                              pipelineConnections=TrainDeblenderConnections)
+    ConfigClass = toPexConfig(
+        TrainDeblenderConfig,
+        bases=(pipeBase.PipelineTaskConfig,),
+        pipelineConnections=TrainDeblenderConnections,
+    )
     _DefaultName = "trainDeblender"
     canMultiprocess = False
 
     def __init__(self, *, config=None, **kwargs):
-        super().__init__(config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs)
+        super().__init__(
+            config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs
+        )
         self.settings = self.config.toPydantic()
         self.settings.validate()
         self.settings.freeze()
@@ -102,8 +127,13 @@ class TrainDeblenderTask(pipeBase.PipelineTask):
             the posterior collapses.
         """
         card = priorPackage.card
-        settings = makeSettings(TrainingSettings, self.settings.training, encoder_init=self.settings.encoderInit,
-                                architecture=card["architecture"]["name"], latent_dim=card["latent_dim"])
+        settings = makeSettings(
+            TrainingSettings,
+            self.settings.training,
+            encoder_init=self.settings.encoderInit,
+            architecture=card["architecture"]["name"],
+            latent_dim=card["latent_dim"],
+        )
         package = runTraining(self, "deblender", train, validation, settings, prior=priorPackage)
         if self.settings.name:
             package.card["name"] = self.settings.name

@@ -33,7 +33,8 @@ class TrainingConfig(Config):
     epochs: int = Field(50, ge=1, description="Epochs in all.")
     learningRate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of Adam.")
     schedule: Literal["cosine", "constant", "plateau"] = Field(
-        "cosine", description="Learning rate: to zero over all epochs, constant, or a third upon each plateau."
+        "cosine",
+        description="Learning rate: to zero over all epochs, constant, or a third upon each plateau.",
     )
     warmupSteps: int = Field(100, ge=0, description="Steps over which the learning rate rises.")
     klWeight: float = Field(1e-2, ge=0, description="Weight of the Kullback-Leibler term.")
@@ -52,7 +53,8 @@ class TrainingConfig(Config):
     seed: int = Field(0, ge=0, description="Seed of weights, batches and latent draws.")
     workers: int = Field(1, ge=1, le=64, description="Threads that compose batches.")
     directory: str = Field(
-        "runs", description="Folder of checkpoints, histories and TensorBoard logs; a training resumes from it."
+        "runs",
+        description="Folder of checkpoints, histories and TensorBoard logs; a training resumes from it.",
     )
 
 
@@ -70,10 +72,20 @@ class TrainPriorConfig(Config):
 class TrainPriorConnections(pipeBase.PipelineTaskConnections, dimensions=("skymap",)):
     """All shards of a campaign to one package."""
 
-    isolatedStamps = cT.Input(doc="Stamps of isolated galaxies.", name="vae_isolatedStamps",
-                              storageClass="VaeStampSample", dimensions=_SHARD, multiple=True, deferLoad=True)
-    priorPackage = cT.Output(doc="Prior encoder and decoder.", name="vae_priorPackage",
-                             storageClass="VaeModelPackage", dimensions=("skymap",))
+    isolatedStamps = cT.Input(
+        doc="Stamps of isolated galaxies.",
+        name="vae_isolatedStamps",
+        storageClass="VaeStampSample",
+        dimensions=_SHARD,
+        multiple=True,
+        deferLoad=True,
+    )
+    priorPackage = cT.Output(
+        doc="Prior encoder and decoder.",
+        name="vae_priorPackage",
+        storageClass="VaeModelPackage",
+        dimensions=("skymap",),
+    )
 
 
 class TrainPriorTask(pipeBase.PipelineTask):
@@ -84,13 +96,16 @@ class TrainPriorTask(pipeBase.PipelineTask):
     """
 
     ConfigModel = TrainPriorConfig
-    ConfigClass = toPexConfig(TrainPriorConfig, bases=(pipeBase.PipelineTaskConfig,),
-                              pipelineConnections=TrainPriorConnections)
+    ConfigClass = toPexConfig(
+        TrainPriorConfig, bases=(pipeBase.PipelineTaskConfig,), pipelineConnections=TrainPriorConnections
+    )
     _DefaultName = "trainPrior"
     canMultiprocess = False
 
     def __init__(self, *, config=None, **kwargs):
-        super().__init__(config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs)
+        super().__init__(
+            config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs
+        )
         self.settings = self.config.toPydantic()
         self.settings.validate()
         self.settings.freeze()
@@ -121,8 +136,12 @@ class TrainPriorTask(pipeBase.PipelineTask):
             Raised if the samples do not fit, the loss is not finite or the
             posterior collapses.
         """
-        settings = makeSettings(TrainingSettings, self.settings.training, architecture=self.settings.architecture,
-                                latent_dim=self.settings.latentDim)
+        settings = makeSettings(
+            TrainingSettings,
+            self.settings.training,
+            architecture=self.settings.architecture,
+            latent_dim=self.settings.latentDim,
+        )
         package = runTraining(self, "prior", train, validation, settings)
         if self.settings.name:
             package.card["name"] = self.settings.name
@@ -154,8 +173,10 @@ def loadSplits(handles):
         byTract.setdefault(handle.dataId["tract"], []).append(handle)
     for split in ("train", "validation"):
         if SPLITS[split] not in byTract:
-            raise TrainingError(f"no {split} shard among the inputs: simulate some (n{split.capitalize()} of "
-                                "simulateBlends) and let the data query include their tract")
+            raise TrainingError(
+                f"no {split} shard among the inputs: simulate some (n{split.capitalize()} of "
+                "simulateBlends) and let the data query include their tract"
+            )
     return ([handle.get() for handle in byTract[SPLITS["train"]]], byTract[SPLITS["validation"]][0].get())
 
 
@@ -184,10 +205,16 @@ def runTraining(task, stage, train, validation, settings, prior=None):
     from .network.training import train as trainNetwork
 
     survey = get_survey(validation.survey, validation.bands)
-    rules = {"stage": stage, "samples": [[s.kind, s.split, s.seed, s.n_scenes, s.settings] for s in train],
-             "prior": hashlib.sha256(prior.to_bytes()).hexdigest() if prior else None,
-             "settings": {k: v for k, v in dataclasses.asdict(settings).items()
-                          if k not in ("workers", "max_seconds", "patience", "validation_every")}}
+    rules = {
+        "stage": stage,
+        "samples": [[s.kind, s.split, s.seed, s.n_scenes, s.settings] for s in train],
+        "prior": hashlib.sha256(prior.to_bytes()).hexdigest() if prior else None,
+        "settings": {
+            k: v
+            for k, v in dataclasses.asdict(settings).items()
+            if k not in ("workers", "max_seconds", "patience", "validation_every")
+        },
+    }
     digest = hashlib.sha256(json.dumps(rules, sort_keys=True, default=str).encode()).hexdigest()[:12]
     directory = Path(task.settings.training.directory) / f"{survey.name}-{stage}-{digest}"
     task.log.info("Checkpoints and logs go to %s", directory)

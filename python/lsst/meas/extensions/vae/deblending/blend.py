@@ -135,19 +135,25 @@ def deblend_blend(images, variance, centres, network, *, bad=None, settings=Debl
     """
     images, variance, good = check_cube(images, variance, bad)
     if len(images) != len(network.bands):
-        raise ImageError(f"the images have {len(images)} bands, the model {network.package.name!r} takes "
-                         f"{len(network.bands)} ({', '.join(network.bands)})")
+        raise ImageError(
+            f"the images have {len(images)} bands, the model {network.package.name!r} takes "
+            f"{len(network.bands)} ({', '.join(network.bands)})"
+        )
     centres = np.asarray(centres, dtype=float).reshape(-1, 2)
     n, shape, size = len(centres), images.shape[1:], network.stamp_size
     with np.errstate(invalid="ignore"):
         inside = ((centres >= -0.5) & (centres < np.array(shape) - 0.5)).all(axis=1)
     result = DeblendResult(
-        models=np.full((n, len(images), size, size), np.nan, np.float32), origins=np.zeros((n, 2), np.int64),
-        fluxes=np.full((n, len(images)), np.nan), flux_errors=np.full((n, len(images)), np.nan),
+        models=np.full((n, len(images), size, size), np.nan, np.float32),
+        origins=np.zeros((n, 2), np.int64),
+        fluxes=np.full((n, len(images)), np.nan),
+        flux_errors=np.full((n, len(images)), np.nan),
         latent_mean=np.full((n, network.latent_dim), np.nan, np.float32),
         latent_sigma=np.full((n, network.latent_dim), np.nan, np.float32),
-        coverage=np.zeros(n, np.float32), missing_bands=np.ones((n, len(images)), bool),
-        edge=np.ones(n, bool), failed=np.ones(n, bool),
+        coverage=np.zeros(n, np.float32),
+        missing_bands=np.ones((n, len(images)), bool),
+        edge=np.ones(n, bool),
+        failed=np.ones(n, bool),
     )
     for start in range(0, n, settings.batch_size):
         index = np.flatnonzero(inside[start : start + settings.batch_size]) + start
@@ -168,7 +174,9 @@ def _one_pass(stamps, index, network, settings, shape, result):
     result.origins[index] = stamps.origins
     result.coverage[index] = stamps.coverage.max(axis=1, initial=0)
     result.missing_bands[index] = stamps.coverage == 0
-    result.edge[index] = (stamps.origins < 0).any(axis=1) | (stamps.origins + size > np.array(shape)).any(axis=1)
+    result.edge[index] = (stamps.origins < 0).any(axis=1) | (stamps.origins + size > np.array(shape)).any(
+        axis=1
+    )
     usable = stamps.core_coverage.max(axis=1, initial=0) >= settings.min_core_coverage
     if not usable.any():
         return
@@ -188,8 +196,13 @@ def _joint_fluxes(images, variance, good, done, settings, result):
     for band, image in enumerate(images):
         weight = np.where(good[band], 1.0 / np.where(good[band], variance[band], 1.0), 0.0)
         pixels = np.where(good[band], image, 0.0)
-        amplitude, error = solve_amplitudes(pixels, weight, result.models[done, band].astype(np.float64),
-                                            result.origins[done], settings.prior_width)
+        amplitude, error = solve_amplitudes(
+            pixels,
+            weight,
+            result.models[done, band].astype(np.float64),
+            result.origins[done],
+            settings.prior_width,
+        )
         flux = result.models[done, band].sum(axis=(1, 2), dtype=np.float64)
         # No weight at all: the network's own flux stands, without an error.
         amplitude = np.where(np.isfinite(amplitude), amplitude, 1.0)

@@ -89,8 +89,10 @@ def check_cube(images, variance, bad=None):
     """
     images, variance = np.asarray(images), np.asarray(variance)
     if images.ndim != 3 or images.shape != variance.shape:
-        raise ImageError(f"images have shape {images.shape} and variances {variance.shape}: expected one shape "
-                         "[band, y, x] for both")
+        raise ImageError(
+            f"images have shape {images.shape} and variances {variance.shape}: expected one shape "
+            "[band, y, x] for both"
+        )
     with np.errstate(invalid="ignore"):
         good = np.isfinite(images) & np.isfinite(variance) & (variance > 0)
     if bad is not None:

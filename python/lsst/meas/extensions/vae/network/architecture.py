@@ -44,8 +44,10 @@ class Architecture(ABC):
     def __init__(self, n_bands, stamp_size=64, latent_dim=32, **options):
         unknown = sorted(set(options) - set(self.default_options))
         if unknown:
-            raise ModelPackageError(f"architecture {self.name!r} has no option {unknown[0]!r}; it has "
-                                    f"{', '.join(self.default_options) or 'none'}")
+            raise ModelPackageError(
+                f"architecture {self.name!r} has no option {unknown[0]!r}; it has "
+                f"{', '.join(self.default_options) or 'none'}"
+            )
         self.n_bands, self.stamp_size, self.latent_dim = int(n_bands), int(stamp_size), int(latent_dim)
         self.options = {**self.default_options, **options}
 

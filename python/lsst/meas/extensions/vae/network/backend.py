@@ -13,8 +13,12 @@ __all__ = ["load_keras"]
 
 # TensorFlow writes these at every start, below Python and before its own log
 # level is read; they tell a user nothing to act on.
-_CHATTER = (b"All log messages before absl::InitializeLog()", b"oneDNN custom operations are on",
-            b"This TensorFlow binary is optimized", b"To enable the following instructions")
+_CHATTER = (
+    b"All log messages before absl::InitializeLog()",
+    b"oneDNN custom operations are on",
+    b"This TensorFlow binary is optimized",
+    b"To enable the following instructions",
+)
 
 
 def load_keras():

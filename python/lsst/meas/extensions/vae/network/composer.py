@@ -53,8 +53,11 @@ class SceneComposer:
         counts = [sample.n_scenes for sample in self.samples]
         self._starts = np.cumsum([0] + counts)
         self.n_scenes = int(self._starts[-1])
-        blended = [np.arange(start, start + count) for sample, start, count
-                   in zip(self.samples, self._starts, counts) if sample.kind == "blended"]
+        blended = [
+            np.arange(start, start + count)
+            for sample, start, count in zip(self.samples, self._starts, counts)
+            if sample.kind == "blended"
+        ]
         self._with_neighbours = np.concatenate(blended) if blended else np.arange(0)
         self.stamp_shape = self.samples[0].profiles.shape[-2:]
         self._pass = None

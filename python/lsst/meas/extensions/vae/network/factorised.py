@@ -62,17 +62,21 @@ class Factorised(Architecture):
         for i, width in ((1, filters[1]), (0, filters[0])):
             # A 4x4 kernel at stride 2 covers every pixel alike, so it leaves
             # no checkerboard; it costs half of an upsampling and a 3x3.
-            x = layers.Conv2DTranspose(width, 4, strides=2, padding="same", activation="relu", name=f"up{i}")(x)
+            x = layers.Conv2DTranspose(width, 4, strides=2, padding="same", activation="relu", name=f"up{i}")(
+                x
+            )
             x = residual_block(x, width, f"block{i}")
         x = layers.Conv2DTranspose(8, 4, strides=2, padding="same", activation="relu", name="up_full")(x)
-        x = layers.Conv2D(self.n_bands, 3, padding="same", kernel_initializer="zeros", dtype="float32",
-                          name="logits")(x)
+        x = layers.Conv2D(
+            self.n_bands, 3, padding="same", kernel_initializer="zeros", dtype="float32", name="logits"
+        )(x)
         x = PixelBias(name="centre")(x)
         x = layers.Reshape((size * size, self.n_bands), dtype="float32", name="pixels")(x)
         flux = layers.Dense(64, activation="relu", name="flux_hidden")(inputs)
         flux = layers.Dense(self.n_bands, dtype="float32", name="flux")(flux)
-        return keras.Model(inputs, {"log_morphology": LogSoftmax(name="log_morphology")(x), "flux": flux},
-                           name=name)
+        return keras.Model(
+            inputs, {"log_morphology": LogSoftmax(name="log_morphology")(x), "flux": flux}, name=name
+        )
 
     def reconstruction_loss(self, target, output):
         pixels = ops.reshape(target, (-1, self.stamp_size**2, self.n_bands))

@@ -22,8 +22,11 @@ def get_weights(model):
     weights : `dict` [`str`, `numpy.ndarray`]
         Float32, keyed ``layer/variable``.
     """
-    return {f"{layer.name}/{v.name}": np.asarray(v.numpy(), dtype=np.float32)
-            for layer in model.layers for v in layer.weights}
+    return {
+        f"{layer.name}/{v.name}": np.asarray(v.numpy(), dtype=np.float32)
+        for layer in model.layers
+        for v in layer.weights
+    }
 
 
 def set_weights(model, weights, what="part"):
@@ -46,13 +49,17 @@ def set_weights(model, weights, what="part"):
     variables = {f"{layer.name}/{v.name}": v for layer in model.layers for v in layer.weights}
     odd = sorted(set(variables) ^ set(weights))
     if odd:
-        raise ModelPackageError(f"{what}: weight {odd[0]!r} is {'missing' if odd[0] in variables else 'unknown'}; "
-                                "the package does not fit its own architecture: train it again")
+        raise ModelPackageError(
+            f"{what}: weight {odd[0]!r} is {'missing' if odd[0] in variables else 'unknown'}; "
+            "the package does not fit its own architecture: train it again"
+        )
     for name, variable in variables.items():
         value = np.asarray(weights[name])
         if tuple(value.shape) != tuple(variable.shape):
-            raise ModelPackageError(f"{what}: weight {name!r} has shape {tuple(value.shape)}, expected "
-                                    f"{tuple(variable.shape)}: train it again")
+            raise ModelPackageError(
+                f"{what}: weight {name!r} has shape {tuple(value.shape)}, expected "
+                f"{tuple(variable.shape)}: train it again"
+            )
         if not np.isfinite(value).all():
             raise ModelPackageError(f"{what}: weight {name!r} holds NaN or Inf: train it again")
     for name, variable in variables.items():
@@ -75,8 +82,12 @@ class Network:
         card = package.card
         self.package = package
         self.architecture = make_architecture(
-            card["architecture"]["name"], len(package.bands), card["stamp_size"], card["latent_dim"],
-            **card["architecture"]["options"])
+            card["architecture"]["name"],
+            len(package.bands),
+            card["stamp_size"],
+            card["latent_dim"],
+            **card["architecture"]["options"],
+        )
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy("float32")
         try:
@@ -132,16 +143,22 @@ class Network:
         images = np.asarray(images, dtype=np.float32)
         expected = (len(self.bands), self.stamp_size, self.stamp_size)
         if images.ndim != 4 or images.shape[1:] != expected:
-            raise ImageError(f"stamps have shape {images.shape}, model {self.package.name!r} takes "
-                             f"[n, {', '.join(map(str, expected))}] (bands {', '.join(self.bands)})")
+            raise ImageError(
+                f"stamps have shape {images.shape}, model {self.package.name!r} takes "
+                f"[n, {', '.join(map(str, expected))}] (bands {', '.join(self.bands)})"
+            )
         noise = np.broadcast_to(np.asarray(noise, dtype=np.float32), images.shape[:2])
         if not np.isfinite(images).all() or not (np.isfinite(noise) & (noise > 0)).all():
             raise ImageError("stamps must be finite and their noise positive: mask or fill bad pixels first")
         if len(images) == 0:
             return (np.zeros((0, self.latent_dim), np.float32),) * 2
         scale = self.scale(noise)
-        mean, sigma = _batched(self._encode, batch_size, len(images),
-                               lambda part: self.architecture.to_network(images[part], scale[part]))
+        mean, sigma = _batched(
+            self._encode,
+            batch_size,
+            len(images),
+            lambda part: self.architecture.to_network(images[part], scale[part]),
+        )
         return np.asarray(mean, dtype=np.float32), np.asarray(sigma, dtype=np.float32)
 
     def decode(self, latents, noise, batch_size=256):

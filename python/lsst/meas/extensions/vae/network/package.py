@@ -38,8 +38,17 @@ PART_NAMES = ("prior_encoder", "decoder", "deblender_encoder")
 MAX_CARD_BYTES = 1 << 20
 MAX_PART_BYTES = 1 << 28
 
-_REQUIRED = ("name", "architecture", "survey", "bands", "pixel_scale", "psf", "stamp_size", "latent_dim",
-             "normalisation")
+_REQUIRED = (
+    "name",
+    "architecture",
+    "survey",
+    "bands",
+    "pixel_scale",
+    "psf",
+    "stamp_size",
+    "latent_dim",
+    "normalisation",
+)
 
 
 @dataclass
@@ -89,10 +98,16 @@ class ModelPackage:
         data : `bytes`
             The zip.
         """
-        members = {f"{part}.safetensors": safetensors_save({k: np.ascontiguousarray(v) for k, v in w.items()})
-                   for part, w in self.parts.items()}
-        card = dict(self.card, format=CARD_FORMAT, format_version=CARD_VERSION,
-                    sha256={name: hashlib.sha256(data).hexdigest() for name, data in members.items()})
+        members = {
+            f"{part}.safetensors": safetensors_save({k: np.ascontiguousarray(v) for k, v in w.items()})
+            for part, w in self.parts.items()
+        }
+        card = dict(
+            self.card,
+            format=CARD_FORMAT,
+            format_version=CARD_VERSION,
+            sha256={name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
+        )
         members = {"card.json": json.dumps(card, indent=1, sort_keys=True).encode(), **members}
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -136,18 +151,29 @@ class ModelPackage:
                 card = _read_card(_read_member(archive, "card.json", MAX_CARD_BYTES, source), source)
                 sums = card.pop("sha256")
                 if set(sums) != set(names) - {"card.json"}:
-                    raise ModelPackageError(f"{source}: its card lists {sorted(sums)} but it holds "
-                                            f"{sorted(set(names) - {'card.json'})}; {cure}")
+                    raise ModelPackageError(
+                        f"{source}: its card lists {sorted(sums)} but it holds "
+                        f"{sorted(set(names) - {'card.json'})}; {cure}"
+                    )
                 parts = {}
                 for name, expected in sums.items():
                     content = _read_member(archive, name, MAX_PART_BYTES, source)
                     found = hashlib.sha256(content).hexdigest()
                     if found != expected:
-                        raise ModelPackageError(f"{source}: {name} has sha256 {found[:12]}..., its card says "
-                                                f"{str(expected)[:12]}...: damaged or tampered with; {cure}")
+                        raise ModelPackageError(
+                            f"{source}: {name} has sha256 {found[:12]}..., its card says "
+                            f"{str(expected)[:12]}...: damaged or tampered with; {cure}"
+                        )
                     parts[name.removesuffix(".safetensors")] = safetensors_load(content)
-        except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, SafetensorError,
-                NotImplementedError, RuntimeError) as error:
+        except (
+            zipfile.BadZipFile,
+            zipfile.LargeZipFile,
+            EOFError,
+            OSError,
+            SafetensorError,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:
             raise ModelPackageError(f"{source}: not a readable model package ({error}); {cure}") from error
         for key in ("format", "format_version"):
             card.pop(key)
@@ -188,8 +214,10 @@ class ModelPackage:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise ModelPackageError(f"cannot read model package {path}: {error.strerror}; give the path of a "
-                                    "*.vae.zip file or the name of a shipped one") from error
+            raise ModelPackageError(
+                f"cannot read model package {path}: {error.strerror}; give the path of a "
+                "*.vae.zip file or the name of a shipped one"
+            ) from error
         return cls.from_bytes(data, source=str(path))
 
     def part(self, name: str) -> dict:
@@ -201,8 +229,10 @@ class ModelPackage:
             Raised if the package has no such part.
         """
         if name not in self.parts:
-            raise ModelPackageError(f"model package {self.name!r} has no {name} (it has "
-                                    f"{', '.join(self.parts) or 'no part'}): train that stage first")
+            raise ModelPackageError(
+                f"model package {self.name!r} has no {name} (it has "
+                f"{', '.join(self.parts) or 'no part'}): train that stage first"
+            )
         return self.parts[name]
 
 
@@ -226,8 +256,10 @@ def _read_card(content, source):
     if not isinstance(card, dict) or card.get("format") != CARD_FORMAT:
         raise ModelPackageError(f"{source}: card.json does not say format {CARD_FORMAT!r}")
     if card.get("format_version") != CARD_VERSION:
-        raise ModelPackageError(f"{source}: format version {card.get('format_version')!r}; this version of "
-                                f"the code reads {CARD_VERSION}: update meas_extensions_vae")
+        raise ModelPackageError(
+            f"{source}: format version {card.get('format_version')!r}; this version of "
+            f"the code reads {CARD_VERSION}: update meas_extensions_vae"
+        )
     if not isinstance(card.get("sha256"), dict):
         raise ModelPackageError(f"{source}: card.json has no sha256 of the parts")
     return card

@@ -52,5 +52,7 @@ def load_package(name_or_path):
         return ModelPackage.load(_folder() / f"{text}{_SUFFIX}")
     if Path(text).exists():
         return ModelPackage.load(text)
-    raise ModelPackageError(f"no model package {text!r}: give the path of a *.vae.zip file or one of the shipped "
-                            f"names: {', '.join(shipped_packages()) or 'none'}")
+    raise ModelPackageError(
+        f"no model package {text!r}: give the path of a *.vae.zip file or one of the shipped "
+        f"names: {', '.join(shipped_packages()) or 'none'}"
+    )

@@ -24,9 +24,13 @@ def _parser(settings_class):
     parser.add_argument("stage", choices=("prior", "deblender"), help="which network to train")
     parser.add_argument("--train", nargs="+", required=True, metavar="SHARD", help="training shards (*.h5)")
     parser.add_argument("--validation", nargs="+", required=True, metavar="SHARD", help="validation shards")
-    parser.add_argument("--directory", default="runs/train", help="checkpoints, history and logs (default %(default)s)")
+    parser.add_argument(
+        "--directory", default="runs/train", help="checkpoints, history and logs (default %(default)s)"
+    )
     parser.add_argument("--prior", metavar="PACKAGE", help="package of the prior stage, for the deblender")
-    parser.add_argument("--output", metavar="PACKAGE", help="package to write (default DIRECTORY/STAGE.vae.zip)")
+    parser.add_argument(
+        "--output", metavar="PACKAGE", help="package to write (default DIRECTORY/STAGE.vae.zip)"
+    )
     parser.add_argument("--name", help="name of the package, kept in its card")
     for field in dataclasses.fields(settings_class):
         kind = field.type if isinstance(field.type, type) else type(field.default)
@@ -56,7 +60,9 @@ def main(argv=None):
     from .settings import TrainingSettings
 
     args = _parser(TrainingSettings).parse_args(argv)
-    settings = TrainingSettings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(TrainingSettings)})
+    settings = TrainingSettings(
+        **{f.name: getattr(args, f.name) for f in dataclasses.fields(TrainingSettings)}
+    )
     try:
         return _run(args, settings)
     except VaeError as error:

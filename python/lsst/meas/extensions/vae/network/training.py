@@ -50,15 +50,20 @@ class _VariationalModel(keras.Model):
         self.architecture = architecture
         self.encoder, self.decoder = encoder, decoder
         self.sample = LatentSample(seed=settings.seed)
-        self.kl_weight = keras.Variable(settings.kl_weight, trainable=False, dtype="float32", name="kl_weight")
+        self.kl_weight = keras.Variable(
+            settings.kl_weight, trainable=False, dtype="float32", name="kl_weight"
+        )
         self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction")
         self.kl_tracker = keras.metrics.Mean(name="kl")
 
     def call(self, inputs, training=False):
         # Batches come as [n, band, y, x]; transposing is cheapest here.
         mean, sigma = self.encoder(ops.transpose(inputs, (0, 2, 3, 1)), training=training)
-        return {"mean": mean, "sigma": sigma,
-                "output": self.decoder(self.sample(mean, sigma), training=training)}
+        return {
+            "mean": mean,
+            "sigma": sigma,
+            "output": self.decoder(self.sample(mean, sigma), training=training),
+        }
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         mean, sigma = y_pred["mean"], y_pred["sigma"]
@@ -117,18 +122,28 @@ class _Checkpoint:
             with safe_open(str(self.path), framework="numpy") as file:
                 return json.loads(file.metadata()["state"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise TrainingError(f"checkpoint {self.path} cannot be read ({error}); delete it to start "
-                                "again") from error
+            raise TrainingError(
+                f"checkpoint {self.path} cannot be read ({error}); delete it to start again"
+            ) from error
 
     def restore(self, model):
         with safe_open(str(self.path), framework="numpy") as file:
             keys = list(file.keys())
             for part, target in (("encoder", model.encoder), ("decoder", model.decoder)):
-                set_weights(target, {k.removeprefix(part + "/"): file.get_tensor(k) for k in keys
-                                     if k.startswith(part + "/")}, f"checkpoint {self.path}")
+                set_weights(
+                    target,
+                    {
+                        k.removeprefix(part + "/"): file.get_tensor(k)
+                        for k in keys
+                        if k.startswith(part + "/")
+                    },
+                    f"checkpoint {self.path}",
+                )
             variables = model.optimizer.variables
             if len(variables) != sum(k.startswith("optimizer/") for k in keys):
-                raise TrainingError(f"checkpoint {self.path} is of another optimizer; delete it to start again")
+                raise TrainingError(
+                    f"checkpoint {self.path} is of another optimizer; delete it to start again"
+                )
             for i, variable in enumerate(variables):
                 variable.assign(file.get_tensor(f"optimizer/{i}"))
             model.sample.generator.state.assign(file.get_tensor("sample/state"))
@@ -151,14 +166,19 @@ class _Loop(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         trainer, settings, state = self.trainer, self.trainer.settings, self.trainer.state
-        row = {"epoch": epoch, "samples": (epoch + 1) * settings.steps_per_epoch * settings.batch_size,
-               "seconds": round(time.monotonic() - self.epoch_started, 2),
-               **{k: float(v) for k, v in logs.items()}}
+        row = {
+            "epoch": epoch,
+            "samples": (epoch + 1) * settings.steps_per_epoch * settings.batch_size,
+            "seconds": round(time.monotonic() - self.epoch_started, 2),
+            **{k: float(v) for k, v in logs.items()},
+        }
         row["samples_per_second"] = round(settings.steps_per_epoch * settings.batch_size / row["seconds"], 1)
         if not np.isfinite(row["loss"]):
-            raise TrainingError(f"the loss became {row['loss']} in epoch {epoch}: lower learningRate (now "
-                                f"{settings.learning_rate}) or set gradientClip; the last checkpoint is "
-                                f"{trainer.checkpoint.path}")
+            raise TrainingError(
+                f"the loss became {row['loss']} in epoch {epoch}: lower learningRate (now "
+                f"{settings.learning_rate}) or set gradientClip; the last checkpoint is "
+                f"{trainer.checkpoint.path}"
+            )
         last = epoch + 1 >= settings.epochs
         over_time = settings.max_seconds and time.monotonic() - self.started > settings.max_seconds
         measure = last or over_time or (epoch + 1) % settings.validation_every == 0
@@ -172,7 +192,8 @@ class _Loop(keras.callbacks.Callback):
             self._save()
             raise TrainingError(
                 f"posterior collapse: {row['active_latents']} of {settings.latent_dim} latents are active after "
-                f"epoch {epoch}; lower klWeight (now {settings.kl_weight}) or raise klWarmupEpochs")
+                f"epoch {epoch}; lower klWeight (now {settings.kl_weight}) or raise klWarmupEpochs"
+            )
         self._save()
         trainer.report(row)
         stale = epoch - state["best_epoch"]
@@ -202,8 +223,14 @@ class _Trainer:
         self.checkpoint = _Checkpoint(self.directory / f"{stage}.checkpoint.safetensors")
         size, n_bands = self.samples[0].profiles.shape[-1], len(survey.bands)
         isolated = stage == "prior"
-        self.composer = SceneComposer(self.samples, survey, recompose=settings.recompose and not isolated,
-                                      augment=settings.augment, isolated=isolated, seed=settings.seed)
+        self.composer = SceneComposer(
+            self.samples,
+            survey,
+            recompose=settings.recompose and not isolated,
+            augment=settings.augment,
+            isolated=isolated,
+            seed=settings.seed,
+        )
         if prior is None:
             self.architecture = make_architecture(settings.architecture, n_bands, size, settings.latent_dim)
             self.normalisation = {"kind": self.architecture.normalisation}
@@ -213,24 +240,41 @@ class _Trainer:
         else:
             self._check_prior(prior, size)
             card = prior.card
-            self.architecture = make_architecture(card["architecture"]["name"], n_bands, size, card["latent_dim"],
-                                                  **card["architecture"]["options"])
+            self.architecture = make_architecture(
+                card["architecture"]["name"],
+                n_bands,
+                size,
+                card["latent_dim"],
+                **card["architecture"]["options"],
+            )
             self.normalisation = dict(card["normalisation"])
         scale = self.architecture.scale(self.composer.noise, self.normalisation.get("scale"))
         self.scale = scale
-        self.validation = ValidationSet(validation, survey, settings.validation_scenes, isolated=isolated,
-                                        scale=scale, seed=settings.seed)
-        self.state = {"stage": stage, "settings": asdict(settings), "epoch": 0, "seconds": 0.0, "history": [],
-                      "best_loss": float("inf"), "best_epoch": -1}
+        self.validation = ValidationSet(
+            validation, survey, settings.validation_scenes, isolated=isolated, scale=scale, seed=settings.seed
+        )
+        self.state = {
+            "stage": stage,
+            "settings": asdict(settings),
+            "epoch": 0,
+            "seconds": 0.0,
+            "history": [],
+            "best_loss": float("inf"),
+            "best_epoch": -1,
+        }
 
     def _check_prior(self, prior, size):
         card = prior.card
-        for what, found, expected in (("survey", self.survey.name, card["survey"]),
-                                      ("bands", list(self.survey.band_names), list(card["bands"])),
-                                      ("stamp size", size, card["stamp_size"])):
+        for what, found, expected in (
+            ("survey", self.survey.name, card["survey"]),
+            ("bands", list(self.survey.band_names), list(card["bands"])),
+            ("stamp size", size, card["stamp_size"]),
+        ):
             if found != expected:
-                raise TrainingError(f"the sample's {what} is {found!r}, the prior {prior.name!r} has {expected!r}: "
-                                    "train the prior and the deblender on samples of one survey")
+                raise TrainingError(
+                    f"the sample's {what} is {found!r}, the prior {prior.name!r} has {expected!r}: "
+                    "train the prior and the deblender on samples of one survey"
+                )
 
     def build(self):
         settings = self.settings
@@ -255,8 +299,12 @@ class _Trainer:
         rate = settings.learning_rate
         if settings.schedule == "cosine" and total > warmup:
             rate = keras.optimizers.schedules.CosineDecay(
-                0.0 if warmup else rate, total - warmup, alpha=0.0, warmup_target=rate if warmup else None,
-                warmup_steps=warmup)
+                0.0 if warmup else rate,
+                total - warmup,
+                alpha=0.0,
+                warmup_target=rate if warmup else None,
+                warmup_steps=warmup,
+            )
         optimizer = keras.optimizers.Adam(rate, clipnorm=settings.gradient_clip or None)
         # XLA compiles convolutions for GPUs better, and for CPUs worse, than
         # TensorFlow's own kernels do.
@@ -274,12 +322,19 @@ class _Trainer:
         self.directory.mkdir(parents=True, exist_ok=True)
         with open(self.directory / f"{self.stage}.history.jsonl", "a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
-        parts = [f"epoch {row['epoch'] + 1}/{self.settings.epochs}", f"loss {row['loss']:.4g}",
-                 f"validation {row['validation_loss']:.4g}", f"KL {row['kl']:.3g}",
-                 f"{row['active_latents']} active latents", f"{row['samples_per_second']:.0f} samples/s"]
+        parts = [
+            f"epoch {row['epoch'] + 1}/{self.settings.epochs}",
+            f"loss {row['loss']:.4g}",
+            f"validation {row['validation_loss']:.4g}",
+            f"KL {row['kl']:.3g}",
+            f"{row['active_latents']} active latents",
+            f"{row['samples_per_second']:.0f} samples/s",
+        ]
         if "alpha_1" in row:
-            parts.append(f"|e| half-width {row['e_half_width']:.3f}, alpha {row['alpha_1']:+.3f} "
-                         f"{row['alpha_2']:+.3f}, r mag {row['mag_median']:+.3f} +- {row['mag_half_width']:.3f}")
+            parts.append(
+                f"|e| half-width {row['e_half_width']:.3f}, alpha {row['alpha_1']:+.3f} "
+                f"{row['alpha_2']:+.3f}, r mag {row['mag_median']:+.3f} +- {row['mag_half_width']:.3f}"
+            )
         _log.info("%s: %s", self.stage, ", ".join(parts))
         if self.on_epoch is not None:
             self.on_epoch(row)
@@ -300,8 +355,15 @@ class _Trainer:
         if self.state["epoch"] < self.settings.epochs:
             batches = _batches(self.composer, self.scale, self.settings, self.state["epoch"])
             try:
-                self.model.fit(batches, steps_per_epoch=self.settings.steps_per_epoch, epochs=self.settings.epochs,
-                               initial_epoch=self.state["epoch"], verbose=0, shuffle=False, callbacks=callbacks)
+                self.model.fit(
+                    batches,
+                    steps_per_epoch=self.settings.steps_per_epoch,
+                    epochs=self.settings.epochs,
+                    initial_epoch=self.state["epoch"],
+                    verbose=0,
+                    shuffle=False,
+                    callbacks=callbacks,
+                )
             finally:
                 # TensorFlow may still be inside it, and then closes it itself.
                 with contextlib.suppress(ValueError):
@@ -313,13 +375,26 @@ class _Trainer:
         """Pack the present weights with a card that tells how they came."""
         measured = [row for row in self.state["history"] if "alpha_1" in row]
         stage_card = {
-            "settings": asdict(self.settings), "epochs": self.state["epoch"],
+            "settings": asdict(self.settings),
+            "epochs": self.state["epoch"],
             "samples_seen": self.state["epoch"] * self.settings.steps_per_epoch * self.settings.batch_size,
-            "seconds": round(self.state["seconds"], 1), "stopped": reason,
-            "samples": [{"kind": s.kind, "split": s.split, "scenes": s.n_scenes, "seed": s.seed,
-                         "settings": s.settings} for s in self.samples],
-            "versions": {"meas_extensions_vae": __version__, "keras": keras.__version__,
-                         "backend": keras.backend.backend()},
+            "seconds": round(self.state["seconds"], 1),
+            "stopped": reason,
+            "samples": [
+                {
+                    "kind": s.kind,
+                    "split": s.split,
+                    "scenes": s.n_scenes,
+                    "seed": s.seed,
+                    "settings": s.settings,
+                }
+                for s in self.samples
+            ],
+            "versions": {
+                "meas_extensions_vae": __version__,
+                "keras": keras.__version__,
+                "backend": keras.backend.backend(),
+            },
             "validation": measured[-1] if measured else {},
         }
         encoder, decoder = get_weights(self.model.encoder), get_weights(self.model.decoder)
@@ -332,12 +407,16 @@ class _Trainer:
         card = {
             "name": f"{survey.name}-{self.architecture.name}",
             "architecture": {"name": self.architecture.name, "options": _jsonable(self.architecture.options)},
-            "survey": survey.name, "bands": list(survey.band_names), "image_unit": survey.image_unit,
+            "survey": survey.name,
+            "bands": list(survey.band_names),
+            "image_unit": survey.image_unit,
             "pixel_scale": [band.pixel_scale for band in survey.bands],
             "psf": [{"kind": b.psf.kind, "fwhm": b.psf.fwhm, "beta": b.psf.beta} for b in survey.bands],
             "noise": [float(v) for v in self.composer.noise],
-            "stamp_size": self.architecture.stamp_size, "latent_dim": self.architecture.latent_dim,
-            "normalisation": self.normalisation, "training": {"prior": stage_card},
+            "stamp_size": self.architecture.stamp_size,
+            "latent_dim": self.architecture.latent_dim,
+            "normalisation": self.normalisation,
+            "training": {"prior": stage_card},
         }
         return ModelPackage(card, {"prior_encoder": encoder, "decoder": decoder})
 
@@ -381,7 +460,9 @@ def train(stage, samples, validation, survey, settings, directory, *, prior=None
     if stage not in STAGES:
         raise TrainingError(f"unknown stage {stage!r}; the stages are {', '.join(STAGES)}")
     if stage == "deblender" and prior is None:
-        raise TrainingError("the deblender stage needs a prior: run the prior stage first and give its package")
+        raise TrainingError(
+            "the deblender stage needs a prior: run the prior stage first and give its package"
+        )
     _check_samples(stage, list(samples), validation, survey, settings)
     return _Trainer(stage, samples, validation, survey, settings, directory, prior, on_epoch).run()
 
@@ -389,17 +470,25 @@ def train(stage, samples, validation, survey, settings, directory, *, prior=None
 def _check_samples(stage, samples, validation, survey, settings):
     n_scenes = sum(sample.n_scenes for sample in samples)
     if n_scenes < settings.batch_size:
-        raise TrainingError(f"the samples have {n_scenes} scenes, fewer than one batch of "
-                            f"{settings.batch_size}: simulate more or lower batchSize")
+        raise TrainingError(
+            f"the samples have {n_scenes} scenes, fewer than one batch of "
+            f"{settings.batch_size}: simulate more or lower batchSize"
+        )
     for sample in (*samples, validation):
         if sample.split == "test":
-            raise TrainingError("the test split may not be trained or validated on: take 'train' and 'validation'")
+            raise TrainingError(
+                "the test split may not be trained or validated on: take 'train' and 'validation'"
+            )
         if sample.survey != survey.name or tuple(sample.bands) != survey.band_names:
-            raise TrainingError(f"a sample of {sample.survey} {''.join(sample.bands)} among samples of "
-                                f"{survey.name} {''.join(survey.band_names)}: train on one survey")
+            raise TrainingError(
+                f"a sample of {sample.survey} {''.join(sample.bands)} among samples of "
+                f"{survey.name} {''.join(survey.band_names)}: train on one survey"
+            )
         if sample.profiles.shape[-2:] != samples[0].profiles.shape[-2:]:
-            raise TrainingError(f"stamps of {sample.profiles.shape[-2:]} among stamps of "
-                                f"{samples[0].profiles.shape[-2:]} pixels: train on one size")
+            raise TrainingError(
+                f"stamps of {sample.profiles.shape[-2:]} among stamps of "
+                f"{samples[0].profiles.shape[-2:]} pixels: train on one size"
+            )
     if stage == "deblender" and not any(sample.kind == "blended" for sample in samples):
         raise TrainingError("the deblender stage needs a blended sample: simulate one with kind='blended'")
 
@@ -409,8 +498,10 @@ def _same_settings(found, wanted, path):
     free = {"epochs", "max_seconds", "patience", "workers", "validation_every"}
     for key, value in wanted["settings"].items():
         if key not in free and found["settings"].get(key) != value:
-            raise TrainingError(f"checkpoint {path} was trained with {key}={found['settings'].get(key)!r}, now "
-                                f"{key}={value!r}: use the old value, another directory, or delete it")
+            raise TrainingError(
+                f"checkpoint {path} was trained with {key}={found['settings'].get(key)!r}, now "
+                f"{key}={value!r}: use the old value, another directory, or delete it"
+            )
 
 
 def _tensorboard(directory):

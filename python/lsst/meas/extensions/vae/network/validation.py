@@ -141,10 +141,14 @@ class ValidationSet:
                 output = keras.tree.map_structure(keras.ops.convert_to_numpy, output)
                 images = architecture.scaled_images(output)[:, self.reference] * self.scale[self.reference]
                 fluxes.append(images.sum(axis=(1, 2)))
-                shapes_out += [ksb_shear(image, self.psf)[:2] if wanted else (np.nan, np.nan)
-                               for image, wanted in zip(images, self.measured[part])]
-        row = {"validation_loss": float(np.mean(np.concatenate(losses))),
-               "active_latents": int(np.sum(np.var(np.concatenate(means), axis=0) > 0.01))}
+                shapes_out += [
+                    ksb_shear(image, self.psf)[:2] if wanted else (np.nan, np.nan)
+                    for image, wanted in zip(images, self.measured[part])
+                ]
+        row = {
+            "validation_loss": float(np.mean(np.concatenate(losses))),
+            "active_latents": int(np.sum(np.var(np.concatenate(means), axis=0) > 0.01)),
+        }
         if shapes:
             with np.errstate(divide="ignore", invalid="ignore"):
                 magnitude = -2.5 * np.log10(np.concatenate(fluxes) / self.true_flux)
@@ -156,7 +160,8 @@ class ValidationSet:
         size = np.hypot(e[:, 0], e[:, 1]) - np.hypot(self.e[:, 0], self.e[:, 1])
         bright = good & (self.snr > 50)
         return {
-            "measured": int(good.sum()), "failures": int((good & ~np.isfinite(size)).sum()),
+            "measured": int(good.sum()),
+            "failures": int((good & ~np.isfinite(size)).sum()),
             "e_median": float(np.nanmedian(size[good])) if good.any() else float("nan"),
             "e_half_width": half_width(size[good]),
             "e_half_width_snr50": half_width(size[bright]),
