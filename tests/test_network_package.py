@@ -137,3 +137,39 @@ def test_reading_a_package_imports_no_deep_learning_framework(saved):
         "sys.exit(any(name in sys.modules for name in ('keras', 'tensorflow', 'jax', 'torch')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architecture": "factorised"},
+        {"architecture": {"name": 3, "options": {}}},
+        {"bands": 2},
+        {"bands": ["g", "g"]},
+        {"stamp_size": 63},
+        {"stamp_size": 1e9},
+        {"latent_dim": "4"},
+        {"latent_dim": True},
+        {"normalisation": None},
+        {"normalisation": {"kind": "fixed", "scale": [1.0]}},
+        {"pixel_scale": [0.2]},
+        {"psf": [{"kind": "gaussian"}] * 2},
+        {"name": [1]},
+    ],
+)
+def test_a_card_that_says_something_else_than_it_should_is_refused_by_name(change):
+    card = {**make_package().card, **change}
+    with pytest.raises(ModelPackageError, match=f"has {next(iter(change))} .*expected"):
+        ModelPackage(card)
+
+
+def test_any_flipped_byte_gives_a_model_package_error_or_the_same_package(saved):
+    data, rng = saved.read_bytes(), np.random.default_rng(4)
+    for _ in range(400):
+        broken = bytearray(data)
+        for place in rng.integers(len(data), size=2):
+            broken[place] ^= int(rng.integers(1, 256))
+        try:
+            ModelPackage.from_bytes(bytes(broken))
+        except ModelPackageError as error:
+            assert "\n" not in str(error)

@@ -183,21 +183,37 @@ def test_a_collapsed_posterior_is_detected_and_told(samples, survey, tmp_path):
         train("prior", [samples["train"]], samples["validation"], survey, settings, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [({"learning_rate": 0.5}, "was trained with learning_rate"), ({"seed": 9}, "was trained with seed")],
-)
-def test_a_checkpoint_of_other_settings_is_not_continued(samples, survey, tmp_path, change, message):
+def test_a_checkpoint_of_other_settings_or_samples_is_not_continued():
     from lsst.meas.extensions.vae.network.training import _same_settings
 
-    with pytest.raises(TrainingError, match=message):
-        _same_settings(
-            {"settings": SETTINGS},
-            {"settings": {**SETTINGS, "seed": 0, **change}}
-            if "seed" not in change
-            else {"settings": {**SETTINGS, **change}},
-            "x",
-        )
+    wanted = {"settings": {**SETTINGS, "seed": 0}, "samples": [{"seed": 1}]}
+    _same_settings({**wanted, "settings": {**wanted["settings"], "epochs": 99}}, wanted, "x")
+    for change in ({"learning_rate": 0.5}, {"seed": 9}):
+        with pytest.raises(TrainingError, match=f"was trained with {next(iter(change))}"):
+            _same_settings({**wanted, "settings": {**wanted["settings"], **change}}, wanted, "x")
+    with pytest.raises(TrainingError, match="trained on other samples"):
+        _same_settings({**wanted, "samples": [{"seed": 2}]}, wanted, "x")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"batch_size": 0}, {"epochs": 0}, {"schedule": "soon"}, {"precision": "int3"}, {"learning_rate": -1.0}],
+)
+def test_settings_that_make_no_sense_are_named(change):
+    with pytest.raises(TrainingError, match=next(iter(change))):
+        TrainingSettings(**change)
+
+
+def test_exchanged_neighbours_stay_fainter_than_the_target_of_the_papers_scenes(survey):
+    galaxies = synthetic_galaxies(2000, seed=2).split("train")
+    scenes = SceneSettings(placement="annulus", mag_limit=None, min_galaxies=2, max_galaxies=3)
+    sample = simulate_stamps(galaxies, survey, scenes, 24, seed=3, split="train")
+    composer = SceneComposer([sample], survey, seed=1)
+    rng = np.random.default_rng(0)
+    for i in list(range(24)) * 4:
+        target, neighbours = composer._mixed_scene(i, rng)
+        # Sums over the stamp: two neighbours at most, each fainter, with some light outside.
+        assert neighbours[1].sum() < 2.2 * target[1].sum()
 
 
 def test_the_test_split_is_never_trained_on(samples, survey, tmp_path):

@@ -200,6 +200,55 @@ def test_a_wrong_pixel_scale_is_refused_with_both_values():
         make_task().run(exposure, None, merged)
 
 
+@pytest.mark.parametrize("value", [float("nan"), "wide"])
+def test_a_pixel_scale_that_is_no_number_is_refused(value):
+    exposure, merged = make_inputs(metadata={"PIXSCALE": value})
+    with pytest.raises(ImageError, match="arcsec"):
+        make_task().run(exposure, None, merged)
+
+
+def test_an_exposure_that_does_not_tell_its_pixel_scale_is_warned_about(caplog):
+    exposure, merged = make_inputs(metadata={"SEED": 1})
+    make_task().run(exposure, None, merged)
+    assert "neither a WCS nor PIXSCALE" in caplog.text
+
+
+def test_children_have_the_parents_spans_and_their_own_peak():
+    exposure, merged = make_inputs()
+    for record in make_task().run(exposure, None, merged).deblendedCatalog:
+        peaks = record.getFootprint().peaks
+        assert len(peaks) == 1
+        assert (peaks[0].getIx(), peaks[0].getIy()) == (
+            record["deblend_peak_center_x"],
+            record["deblend_peak_center_y"],
+        )
+        assert peaks[0]["id"] == record["deblend_peakId"]
+    assert record.getFootprint().getArea() == merged[0].getFootprint().getArea()
+
+
+def test_a_parent_without_a_footprint_is_skipped_and_the_others_are_not():
+    exposure, merged = make_inputs()
+    merged[0].setFootprint(None)
+    result = make_task().run(exposure, None, merged)
+    assert len(result.deblendedCatalog) == 1 and not result.deblendedCatalog["deblend_failed"].any()
+    assert result.objectParents[0]["deblend_skipped"]
+
+
+def test_a_fully_masked_exposure_flags_every_object():
+    exposure, merged = make_inputs()
+    exposure.image.array[:] = np.nan
+    objects = make_task().run(exposure, None, merged).deblendedCatalog
+    assert objects["deblend_failed"].all() and objects["deblend_incompleteData"].all()
+    assert np.isnan(objects["deblend_peak_instFlux"]).all()
+
+
+def test_masked_pixels_do_not_enter_the_goodness_of_fit():
+    exposure, merged = make_inputs()
+    exposure.image.array[:, 29, 129] = 1e5
+    exposure.mask.array[:, 29, 129] |= exposure.mask.getPlaneBitMask("SAT")
+    assert (make_task().run(exposure, None, merged).deblendedCatalog["deblend_chi2"] < 0.1).all()
+
+
 def test_a_psf_that_differs_is_flagged():
     exposure, merged = make_inputs()
     assert not make_task().run(exposure, None, merged).deblendedCatalog["deblend_vae_psfMismatch"].any()
@@ -251,6 +300,7 @@ def test_parents_beyond_a_limit_are_skipped_flagged_and_masked(change, reason):
     parent = result.objectParents[0]
     assert parent["deblend_skipped"] and parent[f"deblend_skipped_{reason}"]
     assert [record.getId() for record in result.deblendedCatalog] == [merged[1].getId()]
+    assert not result.deblendedCatalog["deblend_failed"].any()
     bit = exposure.mask.getPlaneBitMask("NOT_DEBLENDED")
     assert (exposure.mask.array[:, 45:80, 45:85] & bit).all() and not (
         exposure.mask.array[:, :40] & bit
@@ -262,6 +312,7 @@ def test_singles_can_be_left_alone():
     result = make_task(processSingles=False).run(exposure, None, merged)
     assert len(result.deblendedCatalog) == 4
     assert merged[1].getId() not in result.scarletModelData
+    assert list(result.deblendedCatalog["deblend_failed"]) == [True, False, False, False]
 
 
 def test_a_failure_is_caught_and_flagged_or_raised_as_asked():
@@ -304,3 +355,13 @@ def test_an_object_without_a_model_is_flagged_not_lost():
     assert len(table) == 4
     row = table[table["model_flag"]]
     assert len(row) == 1 and row["shape_flag"][0] and np.isnan(row["mag_r"][0]) and np.isnan(row["e1"][0])
+
+
+def test_flux_errors_know_the_neighbours():
+    exposure, merged = make_inputs()
+    deblended = make_task().run(exposure, None, merged)
+    table = MeasureShapesTask().run(exposure, deblended.deblendedCatalog, deblended.scarletModelData).shapes
+    alone = table["flux_r"] / table["snr"]
+    ratio = np.asarray(table["flux_err_r"] / alone)
+    # The isolated one's error is its own; the blended ones share pixels.
+    assert ratio[0] == pytest.approx(1, rel=0.01) and (ratio[1:] > 1.002).all()

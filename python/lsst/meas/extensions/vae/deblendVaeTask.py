@@ -16,10 +16,10 @@ from lsst.pipe.base import connectionTypes as cT
 from lsst.utils.timer import timeMethod
 
 from .afw import PeakTable, SourceCatalog, SourceTable
-from .afw.adapters import asCubes
 from .config import Config, Field, toPex, toPexConfig
 from .deblendingSchema import addObjectFields, addParentFields, copyPeakFields, setObjectFields
-from .errors import ImageError, VaeError
+from .errors import VaeError
+from .exposureChecks import checkPixelScale, psfMismatch, selectBands
 
 _SHARD = ("skymap", "tract", "patch")
 
@@ -272,8 +272,8 @@ class DeblendVaeTask(pipeBase.PipelineTask):
             raise pipeBase.NoWorkFound("no detected sources: nothing to deblend")
         if self.schema is None:
             self._prepareSchemas(parentCatalog.schema.copy(), _peakSchema(parentCatalog))
-        cubes = self._selectBands(mExposure)
-        self._checkScale(mExposure)
+        cubes, self._missing = selectBands(mExposure, self.network, self.log)
+        checkPixelScale(mExposure, self.network, self.settings.pixelScaleTolerance, self.log)
         jobs = self._plan(mExposure, cubes, parentCatalog)
         peaks = [(job, peak) for job in jobs if not job.skip for peak in job.peaks]
         x0, y0 = cubes.xy0
@@ -303,14 +303,13 @@ class DeblendVaeTask(pipeBase.PipelineTask):
         from .deblending import DeblendSettings, deblend_blend
 
         settings = self.settings
-        bad = (cubes.maskbits & cubes.bitMask(settings.badMask)) != 0
         try:
             return deblend_blend(
                 cubes.images,
                 cubes.variance,
                 centres,
                 self.network,
-                bad=bad,
+                bad=self._bad(cubes),
                 settings=DeblendSettings(
                     joint_fluxes=settings.jointFluxes,
                     prior_width=settings.priorWidth,
@@ -325,57 +324,15 @@ class DeblendVaeTask(pipeBase.PipelineTask):
             self.log.error("Deblending failed: %s", error)
             return None, type(error).__name__
 
-    # -- checks ----------------------------------------------------------------
-
-    def _selectBands(self, mExposure):
-        """Cubes of the network's bands, missing ones all without data."""
-        cubes = asCubes(mExposure)
-        wanted = self.network.bands
-        unknown = [band for band in cubes.bands if band not in wanted]
-        name = self.network.package.name
-        if unknown:
-            raise ImageError(
-                f"model {name!r} has no band {unknown[0]!r} (it has {', '.join(wanted)}): leave that "
-                "band out of the exposure or take a model that has it"
-            )
-        fixed = self.network.architecture.normalisation == "fixed"
-        unit = self.network.package.card.get("image_unit")
-        if fixed and cubes.unit is not None and unit and str(cubes.unit) != unit:
-            raise ImageError(
-                f"the exposure is in {cubes.unit}, model {name!r} takes {unit}: convert it first"
-            )
-        self._missing = [band for band in wanted if band not in cubes.bands]
-        if not self._missing:
-            order = [cubes.bands.index(band) for band in wanted]
-            if order == list(range(len(wanted))):
-                return cubes
-            return _reordered(cubes, order, wanted)
-        if fixed:
-            raise ImageError(
-                f"the exposure lacks band {self._missing[0]!r}, which model {name!r} needs (bands "
-                f"{', '.join(wanted)}): add it or take a model without it"
-            )
-        self.log.warning(
-            "The exposure lacks band(s) %s: the model guesses them from the others", ", ".join(self._missing)
-        )
-        order = [cubes.bands.index(band) if band in cubes.bands else None for band in wanted]
-        return _reordered(cubes, order, wanted)
-
-    def _checkScale(self, mExposure):
-        metadata = mExposure.getMetadata() if hasattr(mExposure, "getMetadata") else None
-        scale = (metadata or {}).get("PIXSCALE")
-        expected = self.network.package.card["pixel_scale"][0]
-        if scale is not None and abs(scale / expected - 1) > self.settings.pixelScaleTolerance:
-            raise ImageError(
-                f"the exposure has {scale:g} arcsec a pixel, model {self.network.package.name!r} takes "
-                f"{expected:g}: resample the exposure or take a model of its pixel scale"
-            )
+    def _bad(self, cubes):
+        """Pixels to leave out, ``[band, y, x]``."""
+        return (cubes.maskbits & cubes.bitMask(self.settings.badMask)) != 0
 
     # -- parents -----------------------------------------------------------------
 
     def _plan(self, mExposure, cubes, parents):
         """Decide which parents are deblended, and mark those that are not."""
-        jobs = [_Job(record, list(record.getFootprint().peaks)) for record in parents]
+        jobs = [_Job(record) for record in parents]
         settings = self.settings
         pseudo = [name for name in settings.pseudoColumns if name in parents.schema.getNames()]
         nCi = 0
@@ -427,6 +384,8 @@ class DeblendVaeTask(pipeBase.PipelineTask):
         if not plane:
             return
         mask = mExposure.mask
+        if job.record.getFootprint() is None:
+            return
         if plane not in mask.getMaskPlaneDict():
             mask.addMaskPlane(plane)
         spans = job.record.getFootprint().spans.clippedTo(mExposure.getBBox())
@@ -436,6 +395,7 @@ class DeblendVaeTask(pipeBase.PipelineTask):
     # -- outputs -------------------------------------------------------------------
 
     def _collect(self, cubes, jobs, peaks, result, failure, seconds, objects, parents):
+        from .deblending.stamps import check_cube
         from .repo.modelData import VaeModelData
 
         package = self.network.package
@@ -457,8 +417,9 @@ class DeblendVaeTask(pipeBase.PipelineTask):
         if objects is None:
             objects = SourceCatalog(SourceTable.make(self.schema, idFactory))
         parentTable = SourceCatalog(SourceTable.make(self.parentSchema))
-        psfOff = self._psfMismatch(cubes)
+        psfOff = psfMismatch(cubes, self.network, self.settings.psfTolerance, self.log)
         scene = result.scene(cubes.images.shape) if result is not None else None
+        good = check_cube(cubes.images, cubes.variance, self._bad(cubes))[2]
         place = 0
         rows = []
         for job in jobs:
@@ -479,7 +440,7 @@ class DeblendVaeTask(pipeBase.PipelineTask):
             peak = job.peaks[k]
             for name in self.peakNames:
                 record.set(name, peak.get(name))
-            record.setFootprint(job.record.getFootprint())
+            record.setFootprint(_childFootprint(job.record.getFootprint(), peak, self.peakNames))
             setObjectFields(
                 record,
                 job,
@@ -489,9 +450,8 @@ class DeblendVaeTask(pipeBase.PipelineTask):
                 result,
                 scene,
                 reference,
-                bool(failure),
                 psfOff,
-                bool(self._missing),
+                good,
             )
             if result is not None and not job.skip and not result.failed[job.first + k]:
                 self._addModel(modelData, cubes, record, job.first + k, result)
@@ -509,6 +469,7 @@ class DeblendVaeTask(pipeBase.PipelineTask):
             origin,
             result.latent_mean[k],
             result.latent_sigma[k],
+            result.flux_errors[k],
         )
 
     def _addParent(self, table, job, result, failure, seconds, nPeaks):
@@ -534,38 +495,14 @@ class DeblendVaeTask(pipeBase.PipelineTask):
         if result is not None:
             record.set("deblend_childFailed", bool(result.failed[job.first : job.first + n].any()))
 
-    def _psfMismatch(self, cubes):
-        """Is the PSF, in any band, wider or narrower than the model's?"""
-        from .survey import PsfModel
-
-        card = self.network.package.card
-        ny, nx = cubes.images.shape[1:]
-        try:
-            kernels = cubes.psf(cubes.xy0[0] + nx / 2, cubes.xy0[1] + ny / 2)
-        except ImageError as error:
-            self.log.warning("No PSF to compare with the model's: %s", error)
-            return True
-        worst = 0.0
-        for kernel, psf, scale in zip(kernels, card["psf"], card["pixel_scale"], strict=True):
-            # A kernel that could not be had is NaN: its band is missing.
-            if np.isfinite(kernel).all():
-                expected = PsfModel(psf["kind"], psf["fwhm"], psf["beta"]).kernel(scale, size=len(kernel))
-                worst = max(worst, abs(np.sqrt(_effectiveArea(kernel) / _effectiveArea(expected)) - 1))
-        if worst > self.settings.psfTolerance:
-            self.log.warning(
-                "The PSF differs by %.0f %% in width from that of model %r: objects are flagged "
-                "deblend_vae_psfMismatch",
-                100 * worst,
-                self.network.package.name,
-            )
-        return bool(worst > self.settings.psfTolerance)
-
 
 class _Job:
     """One parent on its way through `DeblendVaeTask.deblend`."""
 
-    def __init__(self, record, peaks):
-        self.record, self.peaks = record, peaks
+    def __init__(self, record):
+        self.record, footprint = record, record.getFootprint()
+        # A parent whose footprint was lost has nothing to deblend, and says so.
+        self.peaks = [] if footprint is None else list(footprint.peaks)
         self.pseudo = self.isolated = False
         self.skip = None
         self.first = 0
@@ -581,9 +518,13 @@ class _Progress:
         self.log.log("%d of %d sources", done, total)
 
 
-def _effectiveArea(kernel):
-    """Pixels that a kernel covers, 1 / sum k^2: noise hardly moves it."""
-    return 1.0 / np.sum((kernel / kernel.sum()) ** 2)
+def _childFootprint(parent, peak, peakNames):
+    """A footprint with the parent's spans and the child's own peak."""
+    child = type(parent)(parent.spans, parent.peaks.schema)
+    new = child.addPeak(peak.getFx(), peak.getFy(), peak.getPeakValue())
+    for name in ("id", "i_x", "i_y", *peakNames):
+        new.set(name, peak.get(name))
+    return child
 
 
 def _peakSchema(catalog):
@@ -592,26 +533,3 @@ def _peakSchema(catalog):
         if footprint is not None:
             return footprint.peaks.schema
     return None
-
-
-def _reordered(cubes, order, bands):
-    """Cubes with bands in another order; `None` stands for one without data."""
-    import dataclasses
-
-    def take(array, fill):
-        return np.stack(
-            [array[k] if k is not None else np.full(array.shape[1:], fill, array.dtype) for k in order]
-        )
-
-    def psf(x, y):
-        kernels = cubes.psf(x, y)
-        return np.stack([kernels[k] if k is not None else np.full(kernels.shape[1:], np.nan) for k in order])
-
-    return dataclasses.replace(
-        cubes,
-        images=take(cubes.images, 0),
-        variance=take(cubes.variance, 0),
-        maskbits=take(cubes.maskbits, 0),
-        bands=tuple(bands),
-        psf=psf,
-    )

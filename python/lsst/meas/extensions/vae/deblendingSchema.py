@@ -45,7 +45,12 @@ _OBJECT_FIELDS = (
         "Mean squared residual over the variance, all bands, where the model is bright",
         "",
     ),
-    ("deblend_failed", "Flag", "This source has no model", ""),
+    (
+        "deblend_failed",
+        "Flag",
+        "This source has no model: its parent was skipped, or it has too few good pixels",
+        "",
+    ),
     (
         "deblend_incompleteData",
         "Flag",
@@ -78,7 +83,7 @@ _PARENT_FIELDS = (
     ("deblend_childFailed", "Flag", "Some child has no model", ""),
     ("deblend_incompleteData", "Flag", "Some band has no data", ""),
     ("deblend_nComponents", "I", "Number of components of all children", ""),
-    ("deblend_chi2", "F", "Mean squared residual over the variance (see the children)", ""),
+    ("deblend_chi2", "F", "Not filled: see the children", ""),
 )
 
 
@@ -109,7 +114,7 @@ def _add(schema, fields):
             schema.addField(name, type=kind, doc=doc, units=units)
 
 
-def setObjectFields(record, job, peak, k, cubes, result, scene, reference, failed, psfOff, incomplete):
+def setObjectFields(record, job, peak, k, cubes, result, scene, reference, psfOff, good):
     """Fill the columns of one object.
 
     Parameters
@@ -131,8 +136,10 @@ def setObjectFields(record, job, peak, k, cubes, result, scene, reference, faile
         Sum of all models.
     reference : `int`
         Number of the reference band.
-    failed, psfOff, incomplete : `bool`
-        Deblending failed; the PSF is off; the exposure lacks a band.
+    psfOff : `bool`
+        The PSF differs from the network's.
+    good : `numpy.ndarray` of `bool`, ``[band, y, x]``
+        Pixels that can be used.
     """
     x0, y0 = cubes.xy0
     n = len(job.peaks)
@@ -147,29 +154,26 @@ def setObjectFields(record, job, peak, k, cubes, result, scene, reference, faile
     record.set("deblend_blendNChild", 0 if job.skip else n)
     record.set("deblend_vae_psfMismatch", psfOff)
     ny, nx = cubes.images.shape[1:]
-    if 0 <= y - y0 < ny and 0 <= x - x0 < nx:
+    if 0 <= y - y0 < ny and 0 <= x - x0 < nx and good[reference, y - y0, x - x0]:
         record.set("deblend_peak_instFlux", float(cubes.images[reference, y - y0, x - x0]))
     index = job.first + k
-    done = result is not None and not job.skip and not result.failed[index]
-    record.set("deblend_failed", not job.skip and not done)
+    tried = result is not None and not job.skip
+    done = tried and not result.failed[index]
+    record.set("deblend_failed", not done)
+    record.set("deblend_incompleteData", bool(tried and result.missing_bands[index].any()))
+    record.set("deblend_dataCoverage", float(result.coverage[index]) if tried else 0.0)
     if not done:
-        record.set(
-            "deblend_dataCoverage", 0.0 if result is None or job.skip else float(result.coverage[index])
-        )
-        record.set("deblend_incompleteData", incomplete)
         return
-    record.set("deblend_dataCoverage", float(result.coverage[index]))
     record.set("deblend_edgePixels", bool(result.edge[index]))
-    record.set("deblend_incompleteData", bool(result.missing_bands[index].any()))
     record.set("deblend_nComponents", 1)
     record.set("deblend_vae_latentSigma", float(result.latent_sigma[index].mean()))
     flux = float(result.fluxes[index, reference])
     record.set("deblend_scarletFlux", flux)
     record.set("deblend_zeroFlux", not flux > 0)
-    _setOverlaps(record, cubes, result, scene, reference, index, flux)
+    _setOverlaps(record, cubes, result, scene, reference, index, flux, good)
 
 
-def _setOverlaps(record, cubes, result, scene, reference, index, flux):
+def _setOverlaps(record, cubes, result, scene, reference, index, flux, good):
     model = result.models[index]
     inCube, inStamp = overlap(result.origins[index], model.shape[-1], scene.shape[1:])
     own = model[(reference, *inStamp)].astype(np.float64)
@@ -185,9 +189,8 @@ def _setOverlaps(record, cubes, result, scene, reference, index, flux):
     product = float(np.sum(own * total))
     if product > 0:
         record.set("deblend_blendedness", 1.0 - float(np.sum(own * own)) / product)
-    variance = cubes.variance[:, *inCube][:, bright]
-    residual = (cubes.images[:, *inCube] - scene[:, *inCube])[:, bright]
-    with np.errstate(invalid="ignore"):
-        good = np.isfinite(residual) & np.isfinite(variance) & (variance > 0)
-    if good.any():
-        record.set("deblend_chi2", float(np.mean(residual[good] ** 2 / variance[good])))
+    used = good[:, *inCube] & bright
+    residual = (cubes.images[:, *inCube] - scene[:, *inCube])[used]
+    if residual.size:
+        chi2 = residual**2 / cubes.variance[:, *inCube][used]
+        record.set("deblend_chi2", float(np.mean(chi2, dtype=np.float64)))

@@ -156,7 +156,12 @@ class MeasureShapesTask(pipeBase.PipelineTask):
             image = own.copy()
             image[:, *inStamp] += np.nan_to_num(pixels.images[:, *inCube] - scene[:, *inCube])
         result = measure_source(
-            image, pixels.psf(reference, peak), reference, variance=variance, scene=surroundings
+            image,
+            pixels.psf(reference, peak),
+            reference,
+            variance=variance,
+            scene=surroundings,
+            flux_error=source.fluxErrors,
         )
         centroid = _centroid(own[reference])
         if centroid is not None:

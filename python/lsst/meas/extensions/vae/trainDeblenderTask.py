@@ -98,7 +98,7 @@ class TrainDeblenderTask(pipeBase.PipelineTask):
     def runQuantum(self, butlerQC, inputRefs, outputRefs):
         train, validation = loadSplits(butlerQC.get(inputRefs.blendStamps))
         if self.settings.useIsolated:
-            train += loadSplits(butlerQC.get(inputRefs.isolatedStamps))[0]
+            train += loadSplits(butlerQC.get(inputRefs.isolatedStamps), validate=False)[0]
         butlerQC.put(self.run(train, validation, butlerQC.get(inputRefs.priorPackage)), outputRefs)
 
     @timeMethod

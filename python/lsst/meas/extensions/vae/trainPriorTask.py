@@ -148,36 +148,40 @@ class TrainPriorTask(pipeBase.PipelineTask):
         return pipeBase.Struct(priorPackage=package)
 
 
-def loadSplits(handles):
+def loadSplits(handles, validate=True):
     """Load shards of the training and validation splits.
 
     Parameters
     ----------
     handles : sequence of `lsst.daf.butler.DeferredDatasetHandle`
         Shards of any split; those of the test split are left alone.
+    validate : `bool`, optional
+        Is a validation shard wanted too?
 
     Returns
     -------
     train : `list` [`~.simulation.shards.StampSample`]
         Training shards, in order.
-    validation : `~.simulation.shards.StampSample`
-        The first validation shard.
+    validation : `~.simulation.shards.StampSample` or `None`
+        The first validation shard: the settings' ``validationScenes`` are
+        taken from its start.
 
     Raises
     ------
     TrainingError
-        Raised if either split is absent.
+        Raised if a split is absent.
     """
     byTract = {}
     for handle in sorted(handles, key=lambda h: (h.dataId["tract"], h.dataId["patch"])):
         byTract.setdefault(handle.dataId["tract"], []).append(handle)
-    for split in ("train", "validation"):
+    for split in ("train", "validation") if validate else ("train",):
         if SPLITS[split] not in byTract:
             raise TrainingError(
                 f"no {split} shard among the inputs: simulate some (n{split.capitalize()} of "
                 "simulateBlends) and let the data query include their tract"
             )
-    return ([handle.get() for handle in byTract[SPLITS["train"]]], byTract[SPLITS["validation"]][0].get())
+    validation = byTract[SPLITS["validation"]][0].get() if validate else None
+    return [handle.get() for handle in byTract[SPLITS["train"]]], validation
 
 
 def runTraining(task, stage, train, validation, settings, prior=None):
@@ -205,15 +209,12 @@ def runTraining(task, stage, train, validation, settings, prior=None):
     from .network.training import train as trainNetwork
 
     survey = get_survey(validation.survey, validation.bands)
+    free = ("epochs", "workers", "max_seconds", "patience", "validation_every")
     rules = {
         "stage": stage,
-        "samples": [[s.kind, s.split, s.seed, s.n_scenes, s.settings] for s in train],
+        "samples": [sample.describe() for sample in (*train, validation)],
         "prior": hashlib.sha256(prior.to_bytes()).hexdigest() if prior else None,
-        "settings": {
-            k: v
-            for k, v in dataclasses.asdict(settings).items()
-            if k not in ("workers", "max_seconds", "patience", "validation_every")
-        },
+        "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k not in free},
     }
     digest = hashlib.sha256(json.dumps(rules, sort_keys=True, default=str).encode()).hexdigest()[:12]
     directory = Path(task.settings.training.directory) / f"{survey.name}-{stage}-{digest}"

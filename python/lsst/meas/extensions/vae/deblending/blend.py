@@ -52,8 +52,10 @@ class DeblendResult:
     origins : `numpy.ndarray`, int64 ``[n, 2]``
         y and x of each model's first pixel in the cube.
     fluxes, flux_errors : `numpy.ndarray`, float64 ``[n, band]``
-        Sums of the models and their standard deviations (pixel noise with
-        all overlapping sources free; shape errors not included).
+        Sums of the models, and the standard deviations that pixel noise gives
+        them with all overlapping sources free: without shape errors, and
+        without what the expectation of ``prior_width`` gains; NaN where the
+        network's own flux stands.
     latent_mean, latent_sigma : `numpy.ndarray`, float32 ``[n, latent]``
         Approximate posterior.
     coverage : `numpy.ndarray`, float32 ``[n]``

@@ -18,7 +18,7 @@ from .stamps import overlap
 __all__ = ["solve_amplitudes"]
 
 
-def solve_amplitudes(image, weight, templates, origins, prior_width=0.0, rounds=10):
+def solve_amplitudes(image, weight, templates, origins, prior_width=0.0):
     """Amplitudes of the templates of one band.
 
     Minimises ``sum_p w_p (image_p - sum_k a_k T_kp)^2`` over ``a >= 0``, plus
@@ -35,48 +35,51 @@ def solve_amplitudes(image, weight, templates, origins, prior_width=0.0, rounds=
     prior_width : `float`, optional
         How far, relative to one, amplitudes are expected to lie from the
         network's own fluxes; 0 for no such expectation.
-    rounds : `int`, optional
-        Most rounds in which negative amplitudes are set to zero.
 
     Returns
     -------
     amplitudes, errors : `numpy.ndarray`, float64 ``[n]``
-        Amplitudes and their standard deviations, with all others free;
+        Amplitudes, and the standard deviations that pixel noise gives them
+        when all overlapping ones are free and nothing is expected of them;
         NaN where a template has no weight at all.
     """
     n, size = len(templates), templates.shape[-1]
     gram, data = _normal_equations(image, weight, templates, origins, size)
     diagonal = gram.diagonal()
-    amplitudes, errors = np.full(n, np.nan), np.full(n, np.nan)
     seen = diagonal > 0
-    if prior_width > 0:
-        gram = gram + diags(np.full(n, prior_width**-2.0))
-        data = data + prior_width**-2.0
-        diagonal = gram.diagonal()
-    free = seen.copy()
-    for _ in range(rounds):
-        index = np.flatnonzero(free)
-        if not index.size:
-            break
-        # Two templates of one shape at one place make the matrix singular; a
-        # ridge far below any real weight shares the flux between them.
-        part = gram[index][:, index] + diags(diagonal[index] * 1e-8)
-        factor = splu(part.tocsc())
-        solution = factor.solve(data[index])
-        negative = solution < 0
-        if not negative.any():
-            break
-        free[index[negative]] = False
+    # Two templates of one shape at one place make the matrix singular; a
+    # ridge far below any real weight shares the flux between them.
+    ridge = 1e-8 * diagonal
+    expectation = prior_width**-2.0 if prior_width > 0 else 0.0
+    amplitudes = np.full(n, np.nan)
     amplitudes[seen] = 0.0
-    index = np.flatnonzero(free)
-    if index.size:
-        amplitudes[index] = np.maximum(solution, 0.0) if len(solution) == len(index) else 0.0
-        inverse = factor.solve(np.eye(len(index)))
-        if inverse.shape == (len(index), len(index)):
-            errors[index] = np.sqrt(np.maximum(np.diag(inverse), 0.0))
-    clamped = seen & ~free
-    errors[clamped] = diagonal[clamped] ** -0.5
-    return amplitudes, errors
+    free = np.flatnonzero(seen)
+    # Every round takes one amplitude at least out of the game.
+    while free.size:
+        matrix = gram[free][:, free] + diags(ridge[free] + expectation)
+        solution = splu(matrix.tocsc()).solve(data[free] + expectation)
+        if (solution >= 0).all():
+            amplitudes[free] = solution
+            break
+        free = free[solution >= 0]
+    return amplitudes, _errors(gram, ridge, seen)
+
+
+def _errors(gram, ridge, seen):
+    """Standard deviation of each amplitude, with all that overlap it free.
+
+    Templates that do not overlap the source itself hardly matter, so each
+    error needs the inverse of a small matrix only, and the cost grows with
+    the number of sources and not with its cube.
+    """
+    errors = np.full(len(ridge), np.nan)
+    for k in np.flatnonzero(seen):
+        near = gram.indices[gram.indptr[k] : gram.indptr[k + 1]]
+        near = near[seen[near]]
+        block = gram[near][:, near].toarray() + np.diag(ridge[near])
+        inverse = np.linalg.solve(block, (near == k).astype(float))
+        errors[k] = np.sqrt(max(inverse[near == k][0], 0.0))
+    return errors
 
 
 def _normal_equations(image, weight, templates, origins, size):

@@ -61,8 +61,8 @@ def measure_source(image, psf, reference, *, variance=None, scene=None, flux_err
         Sum of all models in the reference band; without it the blendedness
         is NaN.
     flux_error : `numpy.ndarray`, ``[band]``, optional
-        Errors of the fluxes; by default those of the best-fitting amplitude
-        of the source's own shape.
+        Errors of the fluxes, neighbours included; where absent or NaN, those
+        of the best-fitting amplitude of the source's own shape alone.
 
     Returns
     -------
@@ -78,15 +78,17 @@ def measure_source(image, psf, reference, *, variance=None, scene=None, flux_err
         weight = np.where(usable, 1.0 / np.where(usable, variance, 1.0), 0.0)
         information = np.sqrt(np.sum(image**2 * weight, axis=(1, 2)))
         snr = float(information[reference])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        alone = np.where(information > 0, np.abs(flux) / information, np.nan)
     if flux_error is None:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            flux_error = np.where(information > 0, np.abs(flux) / information, np.nan)
+        flux_error = alone
+    flux_error = np.where(np.isfinite(flux_error), flux_error, alone)
     if scene is not None:
         blendedness = b_tot(image[reference], scene)
     e1, e2, failed = np.nan, np.nan, True
     if np.isfinite(image[reference]).all() and flux[reference] > 0:
         e1, e2, failed = ksb_shear(image[reference], psf)
-    return SourceMeasurement(e1, e2, failed, flux, np.asarray(flux_error, dtype=np.float64), snr, blendedness)
+    return SourceMeasurement(e1, e2, failed, flux, flux_error, snr, blendedness)
 
 
 def magnitudes(flux, flux_error, zero_flux):

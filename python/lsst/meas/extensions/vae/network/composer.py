@@ -55,12 +55,29 @@ class SceneComposer:
         self.n_scenes = int(self._starts[-1])
         blended = [
             np.arange(start, start + count)
-            for sample, start, count in zip(self.samples, self._starts, counts)
+            for sample, start, count in zip(self.samples, self._starts, counts, strict=False)
             if sample.kind == "blended"
         ]
         self._with_neighbours = np.concatenate(blended) if blended else np.arange(0)
         self.stamp_shape = self.samples[0].profiles.shape[-2:]
+        # In the paper's scenes the target is the brightest galaxy, in a field
+        # it is any peak; exchanging neighbours has to keep to that.
+        self._brightest_target = any(s.settings.get("placement") == "annulus" for s in self.samples)
+        self._target_flux, self._neighbour_flux = self._reference_fluxes()
         self._pass = None
+
+    def _reference_fluxes(self):
+        """Of each scene, the target's flux and the brightest neighbour's."""
+        band = self.survey.band_names.index(self.survey.reference_band)
+        target, brightest = np.zeros(self.n_scenes), np.zeros(self.n_scenes)
+        for sample, start in zip(self.samples, self._starts, strict=False):
+            # A galaxy may have two rows, its bulge and its disc.
+            galaxies = np.zeros((sample.n_scenes, int(sample.galaxy.max(initial=0)) + 1))
+            np.add.at(galaxies, (sample.scene, sample.galaxy), sample.fluxes[:, band])
+            part = slice(start, start + sample.n_scenes)
+            target[part] = galaxies[:, 0]
+            brightest[part] = galaxies[:, 1:].max(axis=1, initial=0.0)
+        return target, brightest
 
     def _add(self, i, wanted, out):
         """Add the target or the neighbours of scene ``i`` to ``out``."""
@@ -96,10 +113,15 @@ class SceneComposer:
         return np.maximum(target, 0.0, out=target), neighbours
 
     def _mixed_scene(self, i, rng):
-        """Target ``i`` among the neighbours of another scene, if it stays a peak."""
+        """Target ``i`` among the neighbours of another scene, if they may meet."""
         if self.recompose and not self.isolated and len(self._with_neighbours):
             for _ in range(3):
-                target, neighbours = self.scene(i, rng.choice(self._with_neighbours))
+                j = rng.choice(self._with_neighbours)
+                if self._brightest_target:
+                    if self._neighbour_flux[j] <= self._target_flux[i]:
+                        return self.scene(i, j)
+                    continue
+                target, neighbours = self.scene(i, j)
                 if self._is_peak(target, neighbours):
                     return target, neighbours
         return self.scene(i)

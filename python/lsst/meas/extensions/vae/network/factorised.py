@@ -97,8 +97,8 @@ class Factorised(Architecture):
         return shape_loss + flux_loss
 
     def scaled_images(self, output):
-        flux = self.flux_unit * np.sinh(np.clip(np.asarray(output["flux"], dtype=np.float64), -20, 20))
-        images = np.exp(np.asarray(output["log_morphology"], dtype=np.float64)) * flux[:, None, :]
+        flux = self.flux_unit * np.sinh(np.clip(np.asarray(output["flux"], dtype=np.float32), -20, 20))
+        images = np.exp(np.asarray(output["log_morphology"], dtype=np.float32)) * flux[:, None, :]
         images = images.reshape(len(flux), self.stamp_size, self.stamp_size, self.n_bands)
         return np.moveaxis(images, -1, 1).astype(np.float32)
 

@@ -81,18 +81,25 @@ class Network:
         keras = load_keras()
         card = package.card
         self.package = package
-        self.architecture = make_architecture(
-            card["architecture"]["name"],
-            len(package.bands),
-            card["stamp_size"],
-            card["latent_dim"],
-            **card["architecture"]["options"],
-        )
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy("float32")
         try:
+            self.architecture = make_architecture(
+                card["architecture"]["name"],
+                len(package.bands),
+                card["stamp_size"],
+                card["latent_dim"],
+                **card["architecture"]["options"],
+            )
             self.encoder = self.architecture.build_encoder()
             self.decoder = self.architecture.build_decoder()
+        except ModelPackageError:
+            raise
+        except (TypeError, ValueError, IndexError) as error:
+            raise ModelPackageError(
+                f"no network can be built from the card of {package.name!r} ({str(error).splitlines()[0][:200]}): "
+                "train it again or take another package"
+            ) from error
         finally:
             keras.config.set_dtype_policy(policy)
         set_weights(self.encoder, package.part(encoder), f"{package.name}, {encoder}")

@@ -15,8 +15,10 @@ import hashlib
 import io
 import json
 import os
+import struct
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,18 +40,6 @@ PART_NAMES = ("prior_encoder", "decoder", "deblender_encoder")
 MAX_CARD_BYTES = 1 << 20
 MAX_PART_BYTES = 1 << 28
 
-_REQUIRED = (
-    "name",
-    "architecture",
-    "survey",
-    "bands",
-    "pixel_scale",
-    "psf",
-    "stamp_size",
-    "latent_dim",
-    "normalisation",
-)
-
 
 @dataclass
 class ModelPackage:
@@ -70,12 +60,7 @@ class ModelPackage:
     parts: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        missing = [key for key in _REQUIRED if key not in self.card]
-        if missing:
-            raise ModelPackageError(
-                f"the card of this model package lacks {', '.join(missing)}: it is not a whole package; "
-                "train it again or take another one"
-            )
+        _check_card(self.card)
         unknown = sorted(set(self.parts) - set(PART_NAMES))
         if unknown:
             raise ModelPackageError(f"unknown part {unknown[0]!r}; the parts are {', '.join(PART_NAMES)}")
@@ -165,14 +150,20 @@ class ModelPackage:
                             f"{str(expected)[:12]}...: damaged or tampered with; {cure}"
                         )
                     parts[name.removesuffix(".safetensors")] = safetensors_load(content)
+        except ModelPackageError:
+            raise
         except (
             zipfile.BadZipFile,
             zipfile.LargeZipFile,
+            zlib.error,
+            struct.error,
             EOFError,
             OSError,
             SafetensorError,
             NotImplementedError,
             RuntimeError,
+            ValueError,
+            KeyError,
         ) as error:
             raise ModelPackageError(f"{source}: not a readable model package ({error}); {cure}") from error
         for key in ("format", "format_version"):
@@ -263,3 +254,76 @@ def _read_card(content, source):
     if not isinstance(card.get("sha256"), dict):
         raise ModelPackageError(f"{source}: card.json has no sha256 of the parts")
     return card
+
+
+def _check_card(card):
+    """Refuse a card whose fields are not what the code will take them for."""
+
+    def numbers(value, low, high):
+        return isinstance(value, list | tuple) and all(
+            isinstance(v, int | float) and not isinstance(v, bool) and low < v < high for v in value
+        )
+
+    def whole(value, low, high):
+        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+    def text(value):
+        return isinstance(value, str) and 0 < len(value) <= 200
+
+    def psf(value):
+        return isinstance(value, dict) and text(value.get("kind")) and numbers([value.get("fwhm")], 0, 1e3)
+
+    bands = card.get("bands")
+    n = len(bands) if isinstance(bands, list | tuple) else 0
+    architecture, normalisation = card.get("architecture"), card.get("normalisation")
+    rules = {
+        "name": (text(card.get("name")), "a text"),
+        "survey": (text(card.get("survey")), "a text"),
+        "bands": (
+            0 < n <= 64 and all(map(text, bands)) and len(set(bands)) == n,
+            "distinct names, at most 64",
+        ),
+        "architecture": (
+            isinstance(architecture, dict)
+            and text(architecture.get("name"))
+            and isinstance(architecture.get("options"), dict),
+            "a name and options",
+        ),
+        "pixel_scale": (
+            numbers(card.get("pixel_scale"), 0, 1e3) and len(card["pixel_scale"]) == n,
+            "a positive number [arcsec] for each band",
+        ),
+        "psf": (
+            isinstance(card.get("psf"), list | tuple)
+            and len(card["psf"]) == n
+            and all(map(psf, card["psf"])),
+            "a kind and a FWHM [arcsec] for each band",
+        ),
+        "stamp_size": (
+            whole(card.get("stamp_size"), 16, 1024) and card["stamp_size"] % 16 == 0,
+            "a multiple of 16 up to 1024",
+        ),
+        "latent_dim": (whole(card.get("latent_dim"), 1, 4096), "a whole number from 1 to 4096"),
+        "normalisation": (
+            isinstance(normalisation, dict)
+            and (
+                normalisation.get("kind") == "noise"
+                or (
+                    normalisation.get("kind") == "fixed"
+                    and numbers(normalisation.get("scale"), 0, 1e30)
+                    and len(normalisation["scale"]) == n
+                )
+            ),
+            "kind 'noise', or kind 'fixed' with a positive scale for each band",
+        ),
+        "noise": (
+            "noise" not in card or (numbers(card["noise"], 0, 1e30) and len(card["noise"]) == n),
+            "a positive number for each band",
+        ),
+    }
+    for key, (good, expected) in rules.items():
+        if not good:
+            raise ModelPackageError(
+                f"the card of this model package has {key} {str(card.get(key))[:60]!r}, expected {expected}: "
+                "train it again or take another package"
+            )

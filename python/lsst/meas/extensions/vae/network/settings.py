@@ -6,6 +6,8 @@
 
 from dataclasses import dataclass
 
+from ..errors import TrainingError
+
 __all__ = ["STAGES", "TrainingSettings"]
 
 STAGES = ("prior", "deblender")
@@ -82,3 +84,33 @@ class TrainingSettings:
     collapse_epochs: int = 5
     seed: int = 0
     workers: int = 1
+
+    def __post_init__(self):
+        choices = {
+            "schedule": ("cosine", "constant", "plateau"),
+            "precision": ("auto", "float32", "bfloat16"),
+            "encoder_init": ("prior", "random"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise TrainingError(
+                    f"{name} is {getattr(self, name)!r}: expected one of {', '.join(allowed)}"
+                )
+        least = dict.fromkeys(
+            (
+                "batch_size",
+                "steps_per_epoch",
+                "epochs",
+                "latent_dim",
+                "validation_scenes",
+                "validation_every",
+            ),
+            1,
+        )
+        least |= {"workers": 1, "collapse_epochs": 1, "seed": 0, "warmup_steps": 0, "kl_warmup_epochs": 0}
+        least |= {"kl_weight": 0, "gradient_clip": 0, "patience": 0, "max_seconds": 0}
+        for name, value in least.items():
+            if not getattr(self, name) >= value:
+                raise TrainingError(f"{name} is {getattr(self, name)!r}: expected at least {value}")
+        if not 0 < self.learning_rate <= 1:
+            raise TrainingError(f"learning_rate is {self.learning_rate!r}: expected above 0 and at most 1")

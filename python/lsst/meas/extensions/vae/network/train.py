@@ -60,10 +60,9 @@ def main(argv=None):
     from .settings import TrainingSettings
 
     args = _parser(TrainingSettings).parse_args(argv)
-    settings = TrainingSettings(
-        **{f.name: getattr(args, f.name) for f in dataclasses.fields(TrainingSettings)}
-    )
+    names = [field.name for field in dataclasses.fields(TrainingSettings)]
     try:
+        settings = TrainingSettings(**{name: getattr(args, name) for name in names})
         return _run(args, settings)
     except VaeError as error:
         print(f"train: error: {error}", file=sys.stderr)

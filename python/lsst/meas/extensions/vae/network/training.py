@@ -14,6 +14,7 @@ import contextlib
 import json
 import logging
 import os
+import subprocess
 import tempfile
 import time
 from collections import deque
@@ -191,8 +192,8 @@ class _Loop(keras.callbacks.Callback):
         if epoch + 1 >= settings.collapse_epochs and row["active_latents"] < 2:
             self._save()
             raise TrainingError(
-                f"posterior collapse: {row['active_latents']} of {settings.latent_dim} latents are active after "
-                f"epoch {epoch}; lower klWeight (now {settings.kl_weight}) or raise klWarmupEpochs"
+                f"posterior collapse: {row['active_latents']} of {settings.latent_dim} latents are active "
+                f"after epoch {epoch}; lower klWeight (now {settings.kl_weight}) or raise klWarmupEpochs"
             )
         self._save()
         trainer.report(row)
@@ -251,9 +252,16 @@ class _Trainer:
         scale = self.architecture.scale(self.composer.noise, self.normalisation.get("scale"))
         self.scale = scale
         self.validation = ValidationSet(
-            validation, survey, settings.validation_scenes, isolated=isolated, scale=scale, seed=settings.seed
+            validation,
+            survey,
+            settings.validation_scenes,
+            isolated=isolated,
+            scale=scale,
+            seed=settings.seed,
+            kl_weight=settings.kl_weight,
         )
         self.state = {
+            "samples": _jsonable([s.describe() for s in (*self.samples, validation)]),
             "stage": stage,
             "settings": asdict(settings),
             "epoch": 0,
@@ -380,20 +388,12 @@ class _Trainer:
             "samples_seen": self.state["epoch"] * self.settings.steps_per_epoch * self.settings.batch_size,
             "seconds": round(self.state["seconds"], 1),
             "stopped": reason,
-            "samples": [
-                {
-                    "kind": s.kind,
-                    "split": s.split,
-                    "scenes": s.n_scenes,
-                    "seed": s.seed,
-                    "settings": s.settings,
-                }
-                for s in self.samples
-            ],
+            "samples": [s.describe() for s in self.samples],
             "versions": {
                 "meas_extensions_vae": __version__,
                 "keras": keras.__version__,
                 "backend": keras.backend.backend(),
+                "git": _git_version(),
             },
             "validation": measured[-1] if measured else {},
         }
@@ -502,6 +502,25 @@ def _same_settings(found, wanted, path):
                 f"checkpoint {path} was trained with {key}={found['settings'].get(key)!r}, now "
                 f"{key}={value!r}: use the old value, another directory, or delete it"
             )
+    if found["samples"] != wanted["samples"]:
+        raise TrainingError(
+            f"checkpoint {path} was trained on other samples: give the same ones, another directory, or delete it"
+        )
+
+
+def _git_version():
+    """Commit of the clone that this code runs from; empty elsewhere."""
+    folder = Path(__file__).resolve().parent
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def _tensorboard(directory):

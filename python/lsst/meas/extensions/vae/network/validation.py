@@ -30,6 +30,11 @@ def half_width(values):
     return float(np.diff(np.percentile(values, [16, 84]))[0] / 2) if values.size else float("nan")
 
 
+def _median(values):
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else float("nan")
+
+
 def clipped_slope(x, y, clip=3.0, rounds=10):
     """Slope of a straight line fitted with outliers clipped.
 
@@ -82,16 +87,19 @@ class ValidationSet:
         Scale at the network's door.
     seed : `int`
         Seed of the noise.
+    kl_weight : `float`
+        Final weight of the Kullback-Leibler term: losses of epochs in which
+        it still rises stay comparable.
     snr_min : `float`, optional
         Shapes are measured for targets above this signal to noise in the
         reference band.
     """
 
-    def __init__(self, sample, survey, n_scenes, *, isolated, scale, seed, snr_min=10.0):
+    def __init__(self, sample, survey, n_scenes, *, isolated, scale, seed, kl_weight, snr_min=10.0):
         n = min(n_scenes, sample.n_scenes)
         self.composer = SceneComposer([sample], survey, recompose=False, augment=False, isolated=isolated)
         rng = np.random.default_rng([seed, 1 << 31])
-        self.scale = np.asarray(scale, dtype=np.float32)
+        self.scale, self.kl_weight = np.asarray(scale, dtype=np.float32), kl_weight
         pairs = [self.composer.scene(i) for i in range(n)]
         noisy = np.stack([self.composer.add_noise(target + others, rng) for target, others in pairs])
         clean = np.stack([target for target, _ in pairs])
@@ -135,7 +143,7 @@ class ValidationSet:
             mean, sigma = keras.ops.convert_to_numpy(mean), keras.ops.convert_to_numpy(sigma)
             variance = np.maximum(sigma**2, 1e-12)
             kl = 0.5 * np.sum(mean**2 + variance - 1 - np.log(variance), axis=1)
-            losses.append(loss + float(model.kl_weight.numpy()) * kl)
+            losses.append(loss + self.kl_weight * kl)
             means.append(mean)
             if shapes:
                 output = keras.tree.map_structure(keras.ops.convert_to_numpy, output)
@@ -162,12 +170,12 @@ class ValidationSet:
         return {
             "measured": int(good.sum()),
             "failures": int((good & ~np.isfinite(size)).sum()),
-            "e_median": float(np.nanmedian(size[good])) if good.any() else float("nan"),
+            "e_median": _median(size[good]),
             "e_half_width": half_width(size[good]),
             "e_half_width_snr50": half_width(size[bright]),
             "e1_half_width": half_width((e - self.e)[good, 0]),
             "alpha_1": clipped_slope(self.e[good, 0], e[good, 0]) - 1,
             "alpha_2": clipped_slope(self.e[good, 1], e[good, 1]) - 1,
-            "mag_median": float(np.nanmedian(magnitude[good])) if good.any() else float("nan"),
+            "mag_median": _median(magnitude[good]),
             "mag_half_width": half_width(magnitude[good]),
         }

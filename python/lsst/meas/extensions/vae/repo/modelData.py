@@ -45,6 +45,8 @@ class SourceModel:
     latentMean, latentSigma : `numpy.ndarray`, (n_latent,)
         The posterior that the image was decoded from, float32; NaN where the
         source has none.
+    fluxErrors : `numpy.ndarray`, (n_bands,)
+        Standard deviations of the image's sums, float32; NaN where unknown.
     """
 
     sourceId: int
@@ -53,6 +55,7 @@ class SourceModel:
     origin: tuple[int, int]
     latentMean: np.ndarray
     latentSigma: np.ndarray
+    fluxErrors: np.ndarray
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -91,7 +94,9 @@ class VaeModelData:
         if not self.bands or len(set(self.bands)) != len(self.bands):
             raise ImageError(f"bands {self.bands!r} of a VaeModelData: expected distinct names, at least one")
 
-    def add(self, sourceId, parentId, image, origin, latentMean=None, latentSigma=None) -> SourceModel:
+    def add(
+        self, sourceId, parentId, image, origin, latentMean=None, latentSigma=None, fluxErrors=None
+    ) -> SourceModel:
         """Add one source's model.
 
         Parameters
@@ -104,6 +109,8 @@ class VaeModelData:
             ``(y, x)`` of its first pixel in the parent image, pixels.
         latentMean, latentSigma : array-like, (n_latent,), optional
             The posterior; NaN if not given.
+        fluxErrors : array-like, (n_bands,), optional
+            Standard deviations of the image's sums; NaN if not given.
 
         Returns
         -------
@@ -121,20 +128,22 @@ class VaeModelData:
                 f"model of source {sourceId} has shape {image.shape}; expected ({len(self.bands)}, ny, nx) "
                 f"for bands {','.join(self.bands)}"
             )
-        latent = []
-        for name, values in (("latentMean", latentMean), ("latentSigma", latentSigma)):
-            if values is None:
-                values = np.full(self.latentSize, np.nan)
-            values = np.array(values, dtype=np.float32)
-            if values.shape != (self.latentSize,):
+        vectors = []
+        for name, values, length in (
+            ("latentMean", latentMean, self.latentSize),
+            ("latentSigma", latentSigma, self.latentSize),
+            ("fluxErrors", fluxErrors, len(self.bands)),
+        ):
+            values = np.array(np.full(length, np.nan) if values is None else values, dtype=np.float32)
+            if values.shape != (length,):
                 raise ImageError(
-                    f"{name} of source {sourceId} has shape {values.shape}; expected ({self.latentSize},)"
+                    f"{name} of source {sourceId} has shape {values.shape}; expected ({length},)"
                 )
-            latent.append(values)
+            vectors.append(values)
         if int(sourceId) in self._sources:
             raise ImageError(f"source {sourceId} has a model already: each source has one")
         y, x = origin
-        source = SourceModel(int(sourceId), int(parentId), image, (int(y), int(x)), *latent)
+        source = SourceModel(int(sourceId), int(parentId), image, (int(y), int(x)), *vectors)
         self._sources[source.sourceId] = source
         return source
 
@@ -232,6 +241,9 @@ class VaeModelData:
                     "latentSigma": np.array([s.latentSigma for s in sources], dtype=np.float32).reshape(
                         latent
                     ),
+                    "fluxErrors": np.array([s.fluxErrors for s in sources], dtype=np.float32).reshape(
+                        n, len(self.bands)
+                    ),
                     "pixels": np.concatenate(pixels) if pixels else np.zeros(0, dtype=np.float32),
                 }
                 for name, values in columns.items():
@@ -288,6 +300,7 @@ class VaeModelData:
                     ("shape", np.int32, 2, _MAX_SOURCES),
                     ("latentMean", np.float32, -1, _MAX_SOURCES),
                     ("latentSigma", np.float32, -1, _MAX_SOURCES),
+                    ("fluxErrors", np.float32, len(bands), _MAX_SOURCES),
                     ("pixels", np.float32, None, _MAX_PIXELS),
                 ):
                     columns[name] = _column(file, path, name, dtype, width, bound)
@@ -324,6 +337,7 @@ class VaeModelData:
                 columns["origin"][i],
                 columns["latentMean"][i],
                 columns["latentSigma"][i],
+                columns["fluxErrors"][i],
             )
         return result
 

@@ -130,6 +130,27 @@ class StampSample:
     def _offsets(self):
         return np.searchsorted(self.scene, np.arange(self.n_scenes + 1))
 
+    def describe(self):
+        """What rules the sample's scenes, json-able: two samples of one
+        description hold the same scenes.
+
+        Returns
+        -------
+        description : `dict`
+            Survey, bands, kind, split, number of scenes, seed, settings and
+            versions (the galaxies' source and checksum are among them).
+        """
+        return {
+            "survey": self.survey,
+            "bands": list(self.bands),
+            "kind": self.kind,
+            "split": self.split,
+            "scenes": self.n_scenes,
+            "seed": self.seed,
+            "settings": self.settings,
+            "versions": self.versions,
+        }
+
     def rows(self, index):
         """Rows of one scene.
 
