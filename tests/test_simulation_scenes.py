@@ -178,7 +178,8 @@ def test_more_density_gives_more_neighbours(galaxies):
     survey = get_survey("lsst10yr", "r")
     settings = SceneSettings(placement="field", close_fraction=0.0, mag_limit=24.0, density_per_arcmin2=100.0)
     truth = simulate_stamps(galaxies, survey, settings, 60, seed=4).truth
-    # Stamp and margin are 96 pixels wide; the brighter-than-24 neighbours all leave light unless in the margin.
+    # Stamp and margin are 96 pixels wide; the brighter-than-24 neighbours all leave light unless
+    # in the margin.
     expected = 1 + 100.0 * (96 * 0.2 / 60) ** 2
     mean = np.mean(truth["n_galaxies"])
     assert 0.6 * expected < mean < 1.1 * expected

@@ -237,7 +237,7 @@ class _ImageBase(Placed, NDData):
     def _kept(cls, source):
         """The dtype for pixels that came without one."""
         dtype = getattr(source, "dtype", None)
-        return cls._dtype if dtype is None or dtype == bool else dtype.newbyteorder("=")
+        return cls._dtype if dtype is None or np.dtype(dtype) == np.bool_ else dtype.newbyteorder("=")
 
     @property
     def array(self):

@@ -97,7 +97,8 @@ class Network:
             raise
         except (TypeError, ValueError, IndexError) as error:
             raise ModelPackageError(
-                f"no network can be built from the card of {package.name!r} ({str(error).splitlines()[0][:200]}): "
+                f"no network can be built from the card of {package.name!r} "
+                f"({str(error).splitlines()[0][:200]}): "
                 "train it again or take another package"
             ) from error
         finally:

@@ -504,7 +504,8 @@ def _same_settings(found, wanted, path):
             )
     if found["samples"] != wanted["samples"]:
         raise TrainingError(
-            f"checkpoint {path} was trained on other samples: give the same ones, another directory, or delete it"
+            f"checkpoint {path} was trained on other samples: give the same ones, another directory, or "
+            "delete it"
         )
 
 

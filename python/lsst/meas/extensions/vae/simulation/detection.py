@@ -37,8 +37,9 @@ from ..errors import ImageError
 
 _EIGHT = np.ones((3, 3), int)
 
-# Gaussians of the sharper image in units of the PSF's sigma: the narrow one that finds peaks, the narrow one that
-# centres them (twice the light, less noise), the wide one, and how much of the wide one is taken away.
+# Gaussians of the sharper image in units of the PSF's sigma: the narrow one that finds peaks, the
+# narrow one that centres them (twice the light, less noise), the wide one, and how much of the wide
+# one is taken away.
 _FINDING, _CENTRING, _WIDE, _WIDE_PART = 0.4, 0.7, 1.5, 0.8
 
 # A peak stands out by this part of its height at least: imperfect variances make bright cores ripple.
@@ -321,7 +322,8 @@ def _peaks(sharp, labels, bright, prominence):
     return chosen // width - 1, chosen % width - 1
 
 
-# Least squares for a quadratic over 3 x 3 pixels: its first and second derivatives are sums with these weights.
+# Least squares for a quadratic over 3 x 3 pixels: its first and second derivatives are sums with
+# these weights.
 _DX = np.array([[-1, 0, 1]] * 3) / 6
 _DXX = np.array([[1, -2, 1]] * 3) / 3
 _DXY = np.array([[1, 0, -1], [0, 0, 0], [-1, 0, 1]]) / 4

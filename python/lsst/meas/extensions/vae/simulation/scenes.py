@@ -118,12 +118,14 @@ class SceneSettings:
                 raise VaeError(f"{name} is {getattr(self, name)!r}: expected {' or '.join(words)}")
         if not 1 <= self.min_galaxies <= self.max_galaxies <= 100:
             raise VaeError(
-                f"min_galaxies, max_galaxies are {self.min_galaxies}, {self.max_galaxies}: expected 1 <= min <= max <= 100"
+                f"min_galaxies, max_galaxies are {self.min_galaxies}, {self.max_galaxies}: "
+                "expected 1 <= min <= max <= 100"
             )
         for inner, outer in (("inner_radius", "outer_radius"), ("close_inner_radius", "close_outer_radius")):
             if not 0 <= getattr(self, inner) < getattr(self, outer) < math.inf:
                 raise VaeError(
-                    f"{inner}, {outer} are {getattr(self, inner)}, {getattr(self, outer)}: expected 0 <= inner < outer"
+                    f"{inner}, {outer} are {getattr(self, inner)}, {getattr(self, outer)}: "
+                    "expected 0 <= inner < outer"
                 )
         if not 0 <= self.close_fraction <= 1:
             raise VaeError(f"close_fraction is {self.close_fraction}: expected 0 to 1")
@@ -161,7 +163,8 @@ class GalaxyLibrary:
             usable &= magnitudes[:, self.reference] < mag_limit
         if not usable.any():
             raise CatalogError(
-                f"None of {len(galaxies)} galaxies has {survey.reference_band} < {mag_limit} in {survey.name}: "
+                f"None of {len(galaxies)} galaxies has {survey.reference_band} < {mag_limit} in "
+                f"{survey.name}: "
                 "raise mag_limit or give other galaxies"
             )
         chosen = np.flatnonzero(usable)
@@ -273,7 +276,8 @@ class _SceneMaker:
         self.bright = np.flatnonzero(best_snr >= settings.target_snr_min)
         if len(self.bright) == 0:
             raise CatalogError(
-                f"None of {len(library)} galaxies reaches target_snr_min = {settings.target_snr_min}: lower it"
+                f"None of {len(library)} galaxies reaches target_snr_min = {settings.target_snr_min}: "
+                "lower it"
             )
 
     def scene_seed(self, number):

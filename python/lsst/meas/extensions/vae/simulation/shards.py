@@ -29,7 +29,8 @@ PROFILE_SCALE = 256.0
 SHARD_FORMAT = "vae_stamp_sample"
 _FORMAT_VERSION = 1
 
-# Profiles are rounded to this part of their peak's power of two: digits far below any noise would not compress.
+# Profiles are rounded to this part of their peak's power of two: digits far below any noise would
+# not compress.
 _PROFILE_STEP = 2.0**-17
 
 _MAX_BYTES = 32 * 2**30
@@ -328,8 +329,8 @@ class StampSample:
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise ShardError(
-                f"Shard {path} is truncated or damaged ({reason[:200]}): expected a whole {SHARD_FORMAT} file; "
-                "delete it and simulate it again"
+                f"Shard {path} is truncated or damaged ({reason[:200]}): expected a whole {SHARD_FORMAT} "
+                "file; delete it and simulate it again"
             ) from error
 
     @classmethod
