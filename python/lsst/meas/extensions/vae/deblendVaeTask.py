@@ -16,10 +16,11 @@ from lsst.pipe.base import connectionTypes as cT
 from lsst.utils.timer import timeMethod
 
 from .afw import PeakTable, SourceCatalog, SourceTable
-from .config import Config, Field, toPex, toPexConfig
+from .config import Config, Field, toPexConfig
 from .deblendingSchema import addObjectFields, addParentFields, copyPeakFields, setObjectFields
 from .errors import VaeError
 from .exposureChecks import checkPixelScale, psfMismatch, selectBands
+from .vaeTask import LoggedProgress, VaeTask
 
 _SHARD = ("skymap", "tract", "patch")
 
@@ -140,7 +141,7 @@ class DeblendVaeConnections(pipeBase.PipelineTaskConnections, dimensions=_SHARD)
             del self.trainedPackage
 
 
-class DeblendVaeTask(pipeBase.PipelineTask):
+class DeblendVaeTask(VaeTask):
     """Give every detected peak its own model in all bands, with a trained network.
 
     It takes the place of ``ScarletDeblendTask``: retarget
@@ -163,13 +164,8 @@ class DeblendVaeTask(pipeBase.PipelineTask):
     )
     _DefaultName = "deblendVae"
 
-    def __init__(self, schema=None, peakSchema=None, *, config=None, **kwargs):
-        super().__init__(
-            config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs
-        )
-        self.settings = self.config.toPydantic()
-        self.settings.validate()
-        self.settings.freeze()
+    def __init__(self, schema=None, peakSchema=None, **kwargs):
+        super().__init__(**kwargs)
         self._network = self._packageSha = None
         self.schema = None
         if schema is not None:
@@ -316,7 +312,7 @@ class DeblendVaeTask(pipeBase.PipelineTask):
                     min_core_coverage=settings.minCoreCoverage,
                     batch_size=settings.batchSize,
                 ),
-                progress=_Progress(self.log),
+                progress=LoggedProgress(self.log, "sources deblended"),
             ), ""
         except Exception as error:
             if not settings.catchFailures or isinstance(error, VaeError):
@@ -506,16 +502,6 @@ class _Job:
         self.pseudo = self.isolated = False
         self.skip = None
         self.first = 0
-
-
-class _Progress:
-    def __init__(self, log):
-        from lsst.utils.logging import PeriodicLogger
-
-        self.log = PeriodicLogger(log)
-
-    def __call__(self, done, total):
-        self.log.log("%d of %d sources", done, total)
 
 
 def _childFootprint(parent, peak, peakNames):

@@ -15,10 +15,11 @@ from lsst.pipe.base import connectionTypes as cT
 from lsst.utils.timer import timeMethod
 
 from .afw.adapters import asCubes
-from .config import Config, Field, toPex, toPexConfig
+from .config import Config, Field, toPexConfig
 from .deblending.stamps import overlap
 from .errors import ImageError
 from .measurement.sources import magnitudes, measure_source
+from .vaeTask import VaeTask
 
 _SHARD = ("skymap", "tract", "patch")
 
@@ -51,7 +52,7 @@ class MeasureShapesConnections(pipeBase.PipelineTaskConnections, dimensions=_SHA
     )
 
 
-class MeasureShapesTask(pipeBase.PipelineTask):
+class MeasureShapesTask(VaeTask):
     """Measure shapes (HSM's KSB), magnitudes, SNR and blendedness of objects.
 
     Each object has a row; what could not be measured is NaN with a flag.
@@ -64,14 +65,6 @@ class MeasureShapesTask(pipeBase.PipelineTask):
         pipelineConnections=MeasureShapesConnections,
     )
     _DefaultName = "measureShapes"
-
-    def __init__(self, *, config=None, **kwargs):
-        super().__init__(
-            config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs
-        )
-        self.settings = self.config.toPydantic()
-        self.settings.validate()
-        self.settings.freeze()
 
     @timeMethod
     def run(self, field, deblendedCatalog, modelData):

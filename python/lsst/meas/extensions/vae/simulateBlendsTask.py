@@ -15,10 +15,11 @@ import lsst.pipe.base as pipeBase
 from lsst.pipe.base import connectionTypes as cT
 from lsst.utils.timer import timeMethod
 
-from .config import Config, Field, toPex, toPexConfig
+from .config import Config, Field, toPexConfig
 from .config.settings import makeSettings
 from .repo.campaign import SPLITS
 from .survey import get_survey, survey_names
+from .vaeTask import LoggedProgress, VaeTask
 
 _DIMENSIONS = ("skymap", "tract", "patch")
 _KINDS = {"isolated": 0, "blended": 1, "field": 2}
@@ -180,7 +181,7 @@ class SimulateBlendsConnections(pipeBase.PipelineTaskConnections, dimensions=_DI
         return super().adjustQuantum(inputs, outputs, label, data_id)
 
 
-class SimulateBlendsTask(pipeBase.PipelineTask):
+class SimulateBlendsTask(VaeTask):
     """Simulate stamps of galaxies, alone or blended, or whole fields, with truth.
 
     Stamps are stored as unit-flux profiles and fluxes, from which training
@@ -194,14 +195,6 @@ class SimulateBlendsTask(pipeBase.PipelineTask):
         pipelineConnections=SimulateBlendsConnections,
     )
     _DefaultName = "simulateBlends"
-
-    def __init__(self, *, config=None, **kwargs):
-        super().__init__(
-            config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs
-        )
-        self.settings = self.config.toPydantic()
-        self.settings.validate()
-        self.settings.freeze()
 
     def runQuantum(self, butlerQC, inputRefs, outputRefs):
         dataId = butlerQC.quantum.dataId
@@ -238,7 +231,7 @@ class SimulateBlendsTask(pipeBase.PipelineTask):
         self.metadata["galaxies"] = galaxies.source
         self.metadata["galaxiesSha256"] = galaxies.sha256 or ""
         self.metadata["seed"] = seed
-        progress = _Progress(self.log, f"{settings.kind} {split} shard {patch}")
+        progress = LoggedProgress(self.log, f"{settings.kind} {split} shard {patch}")
         if settings.kind == "field":
             return self._field(chosen, survey, seed, patch, progress)
         from .simulation.scenes import SceneSettings, simulate_stamps
@@ -302,15 +295,3 @@ def _loadGalaxies(name, path, n, seed):
     from .galaxies import load_galaxies
 
     return load_galaxies(name, path=path, n=n, seed=seed)
-
-
-class _Progress:
-    """Report progress at intervals through a Task's log."""
-
-    def __init__(self, log, what):
-        from lsst.utils.logging import PeriodicLogger
-
-        self.log, self.what = PeriodicLogger(log), what
-
-    def __call__(self, done, total):
-        self.log.log("%s: %d of %d", self.what, done, total)

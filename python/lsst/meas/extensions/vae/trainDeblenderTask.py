@@ -12,10 +12,11 @@ import lsst.pipe.base as pipeBase
 from lsst.pipe.base import connectionTypes as cT
 from lsst.utils.timer import timeMethod
 
-from .config import Config, Field, toPex, toPexConfig
+from .config import Config, Field, toPexConfig
 from .config.settings import makeSettings
 from .network.settings import TrainingSettings
 from .trainPriorTask import TrainingConfig, loadSplits, runTraining
+from .vaeTask import VaeTask
 
 _SHARD = ("skymap", "tract", "patch")
 
@@ -71,7 +72,7 @@ class TrainDeblenderConnections(pipeBase.PipelineTaskConnections, dimensions=("s
             del self.isolatedStamps
 
 
-class TrainDeblenderTask(pipeBase.PipelineTask):
+class TrainDeblenderTask(VaeTask):
     """Train the deblender: a new encoder before the prior's frozen decoder.
 
     It sees noisy blends and learns to give the noiseless image of the galaxy
@@ -86,14 +87,6 @@ class TrainDeblenderTask(pipeBase.PipelineTask):
     )
     _DefaultName = "trainDeblender"
     canMultiprocess = False
-
-    def __init__(self, *, config=None, **kwargs):
-        super().__init__(
-            config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs
-        )
-        self.settings = self.config.toPydantic()
-        self.settings.validate()
-        self.settings.freeze()
 
     def runQuantum(self, butlerQC, inputRefs, outputRefs):
         train, validation = loadSplits(butlerQC.get(inputRefs.blendStamps))

@@ -16,11 +16,12 @@ import lsst.pipe.base as pipeBase
 from lsst.pipe.base import connectionTypes as cT
 from lsst.utils.timer import timeMethod
 
-from .config import Config, Field, toPex, toPexConfig
+from .config import Config, Field, toPexConfig
 from .config.settings import makeSettings
 from .errors import TrainingError
 from .network.settings import TrainingSettings
 from .repo.campaign import SPLITS
+from .vaeTask import VaeTask
 
 _SHARD = ("skymap", "tract", "patch")
 
@@ -88,7 +89,7 @@ class TrainPriorConnections(pipeBase.PipelineTaskConnections, dimensions=("skyma
     )
 
 
-class TrainPriorTask(pipeBase.PipelineTask):
+class TrainPriorTask(VaeTask):
     """Train the prior: a variational autoencoder of isolated galaxies.
 
     The encoder sees a noisy image, the decoder learns the noiseless one
@@ -101,14 +102,6 @@ class TrainPriorTask(pipeBase.PipelineTask):
     )
     _DefaultName = "trainPrior"
     canMultiprocess = False
-
-    def __init__(self, *, config=None, **kwargs):
-        super().__init__(
-            config=toPex(config, self.ConfigClass) if isinstance(config, Config) else config, **kwargs
-        )
-        self.settings = self.config.toPydantic()
-        self.settings.validate()
-        self.settings.freeze()
 
     def runQuantum(self, butlerQC, inputRefs, outputRefs):
         train, validation = loadSplits(butlerQC.get(inputRefs.isolatedStamps))
