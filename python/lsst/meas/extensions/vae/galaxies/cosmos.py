@@ -299,7 +299,7 @@ def main(argv=None):
             catalog = load_cosmos(args.path)
             print(
                 f"{args.path}: {len(catalog)} usable galaxies, {catalog.n_dropped} dropped. "
-                "Use it by giving this path as the simulation's galaxy catalogue."
+                f"Use it with: simulateBlends.py -c galaxies.name=cosmos galaxies.path={args.path}"
             )
             return 0
         path, fetched = fetch_cosmos(args.cache, args.force)
