@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("lsst.ctrl.mpexec")
 
 import lsst.pipe.base.connectionTypes as cT
-from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
+from lsst.pipe.base import NoWorkFound, PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
 from pydantic import Field
 
 from lsst.meas.extensions.vae.cli import dataQuery, main
@@ -64,6 +64,8 @@ class ToyTask(PipelineTask):
         DONE.append(shard)
         if shard in TROUBLE:
             raise TROUBLE[shard]
+        if self.config.word == "idle":
+            raise NoWorkFound("no sources there")
         butlerQC.put(self.run(shard, butlerQC.get(inputRefs.campaign)), outputRefs)
 
     def run(self, shard, campaign):
@@ -71,6 +73,29 @@ class ToyTask(PipelineTask):
         return Struct(
             number={"number": shard * settings.factor + settings.inner.offset, "seed": campaign["seed"]}
         )
+
+
+class ReaderConnections(PipelineTaskConnections, dimensions=("skymap", "tract", "patch")):
+    number = cT.Input(
+        doc="A number.",
+        name="toy_idle",
+        storageClass="StructuredDataDict",
+        dimensions=("skymap", "tract", "patch"),
+    )
+
+
+class ReaderConfig(Config):
+    pass
+
+
+class ReaderTask(PipelineTask):
+    """Read numbers."""
+
+    ConfigModel = ReaderConfig
+    ConfigClass = toPexConfig(
+        ReaderConfig, bases=(PipelineTaskConfig,), pipelineConnections=ReaderConnections
+    )
+    _DefaultName = "reader"
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +190,54 @@ def test_other_inputs_do_not_go_into_the_same_run(repo, capsys):
     assert run(repo, *TRAIN, "-o", "inputs") == 0
     assert run(repo, "-i", "sim/demo,sim/other", *TRAIN[2:], "-o", "inputs") == 2
     assert "was made from sim/demo, not from sim/other" in capsys.readouterr().err
+
+
+def test_named_inputs_are_found_before_those_of_earlier_runs(repo):
+    openRepository(repo).collections.register("sim/newer")
+    assert run(repo, *TRAIN, "-o", "order") == 0
+    assert run(repo, "-i", "sim/newer", *TRAIN[2:], "-o", "order", "--new-run") == 0
+    assert runsOf(repo, "u/someone/order")[2:] == ("sim/newer", "sim/demo")
+
+
+def test_a_run_without_a_finished_quantum_binds_nobody(repo):
+    openRepository(repo).collections.register("sim/wrong")
+    TROUBLE.update({shard: RuntimeError("a bad path") for shard in range(3)})
+    assert run(repo, "-i", "sim/demo,sim/wrong", *TRAIN[2:], "-o", "retried", "-c", "word=bad") == 1
+    TROUBLE.clear()
+    assert run(repo, *TRAIN, "-o", "retried", "-c", "word=good") == 0
+    assert len(numbers(repo, "u/someone/retried")) == 3
+    children = runsOf(repo, "u/someone/retried")
+    assert len(children) == 2 and children[1] == "sim/demo", "the failed attempt leaves the chain"
+    assert run(repo, *TRAIN, "-o", "retried", "-c", "word=bad") == 2
+
+
+def test_quanta_without_work_are_told_with_the_reason(repo, capsys):
+    arguments = (*TRAIN, "-o", "idle", "-c", "word=idle")
+    assert run(repo, *arguments) == 0
+    told = (
+        "toy: no work found for skymap=vae_demo tract=0 patch=0, skymap=vae_demo tract=0 patch=1, "
+        "skymap=vae_demo tract=0 patch=2: no sources there\n"
+    )
+    assert told in capsys.readouterr().out
+    assert run(repo, *arguments) == 0
+    out = capsys.readouterr().out
+    assert "nothing left to do" in out and told in out
+
+
+def test_the_reason_comes_from_other_processes_too(repo, capsys):
+    where = f"{TRAIN[3]} AND patch=2"
+    assert run(repo, "-i", "sim/demo", "-d", where, "-o", "idle2", "-j", "2", "-c", "word=idle") == 0
+    assert "no work found for skymap=vae_demo tract=0 patch=2: no sources" in capsys.readouterr().out
+
+
+def test_a_missing_input_is_told_with_what_found_no_work(repo, capsys):
+    overrides = ("-c", "word=idle", "connections.number=toy_idle")
+    assert run(repo, *TRAIN, "-o", "upstream", *overrides) == 0
+    capsys.readouterr()
+    assert main(ReaderTask, [repo, "-i", "upstream", "-o", "down", *TRAIN[2:]], prog="reader.py") == 2
+    err = capsys.readouterr().err
+    assert "no toy_idle in" in err and err.count("\n") == 1
+    assert "toy found no work for skymap=vae_demo tract=0 patch=0, ...: no sources there" in err
 
 
 def test_ctrl_c_keeps_what_is_finished(repo, capsys):
@@ -311,8 +384,13 @@ def test_a_query_needs_no_skymap_where_the_inputs_have_one(repo, capsys):
     registerCampaign(openRepository(repo), "second", 2, 0, 0, 0, {"seed": 6})
     assert run(repo, "-i", "sim/demo", "-d", "tract=0", "-o", "inferred") == 0
     assert DONE == [0, 1, 2]
-    assert run(repo, "-i", "sim/demo,sim/second", "-d", "tract=0", "-o", "ambiguous") == 2
-    assert "such as skymap='vae_demo'" in capsys.readouterr().err
+    assert run(repo, "-d", "tract=0", "-o", "inferred") == 0
+    assert "all 3 quanta are done" in capsys.readouterr().out
+    assert run(repo, "-i", "sim/demo", "-d", "tract=0 AND patch<2 OR tract=3", "-o", "either") == 0
+    assert set(numbers(repo, "u/someone/either")) == {(0, 0), (0, 1), (3, 0)}
+    for query in ("tract=0", "tract=0 OR tract=3"):
+        assert run(repo, "-i", "sim/demo,sim/second", "-d", query, "-o", "ambiguous") == 2
+        assert "such as skymap='vae_demo' AND (...)" in capsys.readouterr().err
 
 
 def test_missing_collections_are_told(repo, capsys):

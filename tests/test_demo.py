@@ -108,11 +108,33 @@ def test_a_second_run_does_nothing_again_and_writes_the_report(made, capfd):
     assert (output / "report.html").is_file()
 
 
-def test_another_package_of_the_same_name_is_refused(made, tmp_path, capsys):
+def test_another_package_of_the_same_name_is_another_model(made):
+    from lsst.meas.extensions.vae.repo import openRepository, packageSha256
+
     output, args = made
-    changed = untrained(noise=[2.0] * 6).save(tmp_path / "untrained.vae.zip")
-    assert demo.main([str(changed) if arg.endswith(".vae.zip") else arg for arg in args]) == 2
-    assert "has another model package under the name 'untrained'" in capsys.readouterr().err
+    name, changed = args[args.index("--model") + 1], untrained(noise=[2.0] * 6)
+    run = demo._provideModel(str(output / "repo"), changed, name)
+    assert run.startswith("pretrained_models/untrained-")
+    butler = openRepository(output / "repo", writeable=False)
+    assert packageSha256(butler.get("vae_modelPackage", collections=run)) == packageSha256(changed)
+    butler.close()
+
+
+def test_an_empty_field_is_told_by_every_command(tmp_path, model, capfd, monkeypatch):
+    from lsst.meas.extensions.vae import DeblendVaeTask, MeasureShapesTask, SimulateBlendsTask, cli
+    from lsst.meas.extensions.vae.prepare import prepareCampaign, prepareModel
+
+    monkeypatch.setenv("USER", "someone")
+    repo = str(tmp_path / "repo")
+    settings = ("kind=field", "galaxies.name=synthetic", "galaxies.n=500", "campaign=void", "field.size=64")
+    settings = (*settings, "field.densityPerArcmin2=0", "nTrain=0", "nValidation=0")
+    assert cli.main(SimulateBlendsTask, [repo, "-c", *settings], prepare=prepareCampaign) == 0
+    argv = [repo, "-i", "void-field", "-o", "deblended", "-c", f"modelPackage={model}"]
+    assert cli.main(DeblendVaeTask, argv, prepare=prepareModel) == 0
+    reason = "no detected sources: nothing to deblend"
+    assert f"no work found for skymap=vae_void tract=3 patch=0: {reason}\n" in capfd.readouterr().out
+    assert cli.main(MeasureShapesTask, [repo, "-i", "deblended", "-o", "shapes"]) == 2
+    assert f"deblendVae found no work for skymap=vae_void tract=3 patch=0: {reason}" in capfd.readouterr().err
 
 
 def oneLine(capsys):

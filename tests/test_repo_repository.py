@@ -25,6 +25,7 @@ from lsst.meas.extensions.vae.repo import (
     listCampaigns,
     openRepository,
     pretrainedRun,
+    provideModelPackage,
     registerCampaign,
     selectWhere,
 )
@@ -48,21 +49,19 @@ def butler(root):
 
 
 def makePackage(name="toy", scale=1.0):
-    card = dict.fromkeys(
-        (
-            "architecture",
-            "survey",
-            "bands",
-            "pixel_scale",
-            "psf",
-            "stamp_size",
-            "latent_dim",
-            "normalisation",
-        ),
-        1,
-    )
+    card = {
+        "name": name,
+        "architecture": {"name": "toy", "options": {}},
+        "survey": "lsst10yr",
+        "bands": ["g", "r"],
+        "pixel_scale": [0.2, 0.2],
+        "psf": [{"kind": "gaussian", "fwhm": 0.7}] * 2,
+        "stamp_size": 64,
+        "latent_dim": 4,
+        "normalisation": {"kind": "noise"},
+    }
     weights = {"dense/kernel": np.full((3, 4), scale, dtype=np.float32)}
-    return ModelPackage({**card, "name": name, "bands": ["g", "r"]}, {"decoder": weights})
+    return ModelPackage(card, {"decoder": weights})
 
 
 def put(butler, obj, name, run, **dataId):
@@ -108,10 +107,22 @@ def test_shards_can_be_added_to_a_campaign_later(butler):
     assert campaignCounts(butler, "grows")["train"] == 3, "shards that exist must stay"
 
 
-def test_a_campaign_is_not_redefined(butler):
-    with pytest.raises(RepositoryError, match=r"seed \(7, not 8\)"):
-        registerCampaign(butler, "demo", 2, 1, 0, 1, {**META, "seed": 8})
-    assert campaignMeta(butler, "demo")["seed"] == 7
+def test_a_campaign_is_not_redefined_once_it_has_data(butler):
+    registerCampaign(butler, "fixed", 2, 1, 0, 1, META)
+    registerCampaign(butler, "fixed", 2, 1, 0, 1, {**META, "seed": 9})
+    assert campaignMeta(butler, "fixed")["seed"] == 9, "nothing was made of it yet"
+    put(butler, makePackage(), "vae_priorPackage", "u/test/fixed", skymap="vae_fixed")
+    with pytest.raises(RepositoryError, match=r"seed \(9, not 8\)"):
+        registerCampaign(butler, "fixed", 2, 1, 0, 1, {**META, "seed": 8})
+    assert campaignMeta(butler, "fixed")["seed"] == 9
+
+
+def test_what_a_campaigns_definition_lacks_is_filled_in_and_then_binds(butler):
+    registerCampaign(butler, "pipe", 1, 0, 0, 0, {})
+    put(butler, makePackage(), "vae_priorPackage", "u/test/pipe", skymap="vae_pipe")
+    registerCampaign(butler, "pipe", 1, 0, 0, 0, {"seed": 1})
+    with pytest.raises(RepositoryError, match=r"seed \(1, not 2\)"):
+        registerCampaign(butler, "pipe", 1, 0, 0, 0, {"seed": 2})
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x'; drop", "../up", "é", 3, "n" * 60])
@@ -181,6 +192,21 @@ def test_model_packages_are_ingested_once_and_stay(butler, tmp_path, caplog):
     ingestModelPackages(butler, tmp_path)
     assert butler.get(refs[0]).part("decoder")["dense/kernel"].sum() == 12
     assert "butler remove-runs REPO pretrained_models/toy" in caplog.text
+
+
+def test_a_changed_package_of_the_same_name_has_a_run_of_its_own(butler, tmp_path):
+    path = makePackage("mine").save(tmp_path / "my model.vae.zip")
+    first = provideModelPackage(butler, path)
+    assert first == provideModelPackage(butler, f"file://{path}") == "pretrained_models/my_model"
+    makePackage("mine", scale=2.0).save(path)
+    second = provideModelPackage(butler, path)
+    assert second == provideModelPackage(butler, path)
+    assert second.startswith(first + "-") and len(second) == len(first) + 9
+    sums = [
+        butler.get("vae_modelPackage", collections=run).part("decoder")["dense/kernel"].sum()
+        for run in (first, second)
+    ]
+    assert sums == [12, 24]
 
 
 def test_a_damaged_package_is_not_ingested(butler, tmp_path):

@@ -343,6 +343,9 @@ def _report(prog: str, label: str, args, plan, summary) -> int:
         )
     held = ", ".join(f"{count} {name}" for name, count in summary.written.items()) or "no datasets"
     print(f"{label}: {held} in {plan.run}; read them by collection {plan.output} of {args.repo}")
+    for reason, dataIds in summary.noWork.items():
+        more = f" and {len(dataIds) - 3} more" if len(dataIds) > 3 else ""
+        print(f"{label}: no work found for {', '.join(dataIds[:3])}{more}: {reason}")
     sys.stdout.flush()
     if summary.interrupted:
         print(f"{prog}: interrupted; the same command resumes", file=sys.stderr)

@@ -12,12 +12,9 @@ ordinary repository, so that what the report says can be done again by hand.
 __all__ = ["main", "makeParser"]
 
 import argparse
-import hashlib
 import os
 import shlex
-import shutil
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,31 +172,13 @@ def _loadModel(name: str):
 
 def _provideModel(repo: str, package, name: str) -> str:
     """Make the repository with the model in it; return the model's RUN."""
-    from .network.shipped import shipped_packages
-    from .repo import ingestModelPackages, openRepository, pretrainedRun
+    from .repo import openRepository, provideModelPackage
 
     butler = openRepository(repo)
     try:
-        stem = name
-        if name not in shipped_packages():
-            stem = Path(name).name.removesuffix(".vae.zip")
-            with tempfile.TemporaryDirectory() as folder:
-                shutil.copyfile(name.removeprefix("file://"), Path(folder) / f"{stem}.vae.zip")
-                ingestModelPackages(butler, folder)
-        run = pretrainedRun(stem)
-        kept = butler.get("vae_modelPackage", collections=run)
+        return provideModelPackage(butler, name, package)
     finally:
         butler.close()
-    if _sha256(kept) != _sha256(package):
-        raise RepositoryError(
-            f"{repo} has another model package under the name {stem!r}, from an earlier version: "
-            "delete that folder, or give another --output"
-        )
-    return run
-
-
-def _sha256(package) -> str:
-    return hashlib.sha256(package.to_bytes()).hexdigest()
 
 
 def _chooseGalaxies(name: str):

@@ -46,7 +46,11 @@ def main(argv=None):
         from .repo import openRepository, registerCampaign
 
         butler = openRepository(args.repo)
-        run = registerCampaign(butler, args.name, args.train, args.validation, args.test, args.fields, {})
+        try:
+            # What defines it is filled in by the first simulateBlends.py, if any.
+            run = registerCampaign(butler, args.name, args.train, args.validation, args.test, args.fields, {})
+        finally:
+            butler.close()
     except VaeError as error:
         print(f"registerCampaign.py: error: {error}", file=sys.stderr)
         return 2

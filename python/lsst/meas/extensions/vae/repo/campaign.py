@@ -101,7 +101,9 @@ def registerCampaign(
         Shards that each split shall have at least; shards that exist stay.
     meta : mapping
         What defines the campaign (survey, galaxies, seed, scenes a shard, ...),
-        plain YAML-able values. Kept as dataset ``vae_campaign``.
+        plain YAML-able values. Kept as dataset ``vae_campaign``; what is kept
+        already binds once the campaign has other datasets, and what it lacks
+        is filled in.
 
     Returns
     -------
@@ -132,7 +134,7 @@ def registerCampaign(
     old = campaignMeta(butler, name)
     if old is not None:
         changed = [key for key in meta if key in old and old[key] != meta[key]]
-        if changed:
+        if changed and _hasData(butler, skymap):
             shown = ", ".join(f"{key} ({old[key]!r}, not {meta[key]!r})" for key in changed)
             raise RepositoryError(refuse.format(shown))
     record = {
@@ -157,8 +159,12 @@ def registerCampaign(
     butler.registry.insertDimensionData("tract", *tracts, skip_existing=True)
     butler.registry.insertDimensionData("patch", *patches, skip_existing=True)
     butler.collections.register(run, CollectionType.RUN)
-    if old is None:
-        butler.put(meta, "vae_campaign", skymap=skymap, run=run)
+    kept = {**(old or {}), **meta}
+    if kept != old:
+        if old is not None:
+            ref = _findMeta(butler, name)
+            butler.pruneDatasets([ref], disassociate=True, unstore=True, purge=True)
+        butler.put(kept, "vae_campaign", skymap=skymap, run=run)
     return run
 
 
@@ -249,6 +255,25 @@ def _findMeta(butler, campaign: str):
         )
     except (DataIdValueError, MissingCollectionError, MissingDatasetTypeError):
         return None
+
+
+def _hasData(butler, skymap: str) -> bool:
+    """Tell whether a campaign has datasets besides the one that defines it."""
+    from .repository import DATASET_TYPES
+
+    return any(
+        butler.query_datasets(
+            name,
+            collections="*",
+            where="skymap = name",
+            bind={"name": skymap},
+            find_first=False,
+            limit=1,
+            explain=False,
+        )
+        for name, (dimensions, _) in DATASET_TYPES.items()
+        if "skymap" in dimensions and name != "vae_campaign"
+    )
 
 
 def _plain(value):

@@ -6,7 +6,16 @@
 with the collections of DESIGN.md and with resuming as the ordinary case.
 """
 
-__all__ = ["RunPlan", "RunSummary", "planRun", "resolveInputs", "runPlan", "userCollection", "userName"]
+__all__ = [
+    "RunPlan",
+    "RunSummary",
+    "collectionMembers",
+    "planRun",
+    "resolveInputs",
+    "runPlan",
+    "userCollection",
+    "userName",
+]
 
 import ast
 import getpass
@@ -16,11 +25,15 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from lsst.pipe.base import NoWorkFound, TaskFactory
+
 from ..errors import RepositoryError, VaeError
 
 _LOG = logging.getLogger("lsst.meas.extensions.vae.cli")
 
 _MP_TIMEOUT = 30 * 86400.0  # seconds, pipetask's own default
+_NO_WORK = "noWorkFound"  # key in a task's metadata
+_MAX_REASONS = 1000  # metadata files that are read to tell of them
 
 
 def userCollection(name: str) -> str:
@@ -44,6 +57,16 @@ def userName() -> str:
             # A container may run as a number that has no name.
             user = "anonymous"
     return user
+
+
+def collectionMembers(butler, name: str) -> tuple[str, ...]:
+    """Return the children of a CHAINED collection; none if there is no such."""
+    from lsst.daf.butler import CollectionType
+
+    if name not in _allCollections(butler):
+        return ()
+    info = butler.collections.get_info(name)
+    return tuple(info.children) if info.type is CollectionType.CHAINED else ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +109,8 @@ class RunSummary:
         The errors for users to read that made quanta fail, each once.
     nUnexplained : `int`
         Quanta that failed of something else.
+    noWork : `dict` [`str`, `list` [`str`]]
+        Data IDs of the quanta of the RUN that found no work, by reason.
     seconds : `float`
         Wall time.
     interrupted : `bool`
@@ -98,6 +123,7 @@ class RunSummary:
     written: dict[str, int] = field(default_factory=dict)
     errors: list[VaeError] = field(default_factory=list)
     nUnexplained: int = 0
+    noWork: dict[str, list[str]] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
 
@@ -149,7 +175,9 @@ def planRun(
     """Decide where a task's data go; nothing is written.
 
     The newest RUN of ``output`` that this task wrote with the same
-    configuration is taken up again; without one, a new RUN is put on top.
+    configuration is taken up again; without one, a new RUN is put on top. A
+    RUN in which no quantum was finished binds nobody: where it differs from
+    what is asked for, it leaves the chain.
 
     Parameters
     ----------
@@ -198,10 +226,17 @@ def planRun(
         raise RepositoryError(
             f"no input collections for {label}: give -i; the repository has {_shown(known)}"
         )
-    previous = None if newRun else _newestRun(butler, label, ownRuns)
-    if previous is not None:
-        run, text = previous
+    stored = {} if newRun else _storedConfigs(butler, label, ownRuns)
+    dropped = False
+    for run, text in stored.items():
         differences = _differences(text, config.saveToString())
+        added = [name for name in given if name not in others]
+        if not differences and not added:
+            return RunPlan(label, output, run, tuple(members), True)
+        if not _hasFinished(butler, label, run):
+            ownRuns.remove(run)
+            dropped = True
+            continue
         if differences:
             more = "; ..." if len(differences) > 3 else ""
             raise RepositoryError(
@@ -209,20 +244,19 @@ def planRun(
                 f"({'; '.join(differences[:3])}{more}): take the same values, "
                 "or --new-run for a fresh RUN, or another -o"
             )
-        added = [name for name in given if name not in others]
-        if added:
-            raise RepositoryError(
-                f"{output} was made from {', '.join(others)}, not from {', '.join(added)}: "
-                "leave -i out to go on, or give --new-run or another -o"
-            )
-        return RunPlan(label, output, run, tuple(members), True)
+        raise RepositoryError(
+            f"{output} was made from {', '.join(others)}, not from {', '.join(added)}: "
+            "give the same inputs to go on, or --new-run or another -o"
+        )
+    if dropped and not ownRuns and given:
+        others = []  # a failed attempt's inputs
     stem = run = f"{output}/{Instrument.makeCollectionTimestamp()}"
     count = 1
     while run in known:
         count += 1
         run = f"{stem}_{count}"
-    kept = others if dropOldRuns else members
-    chain = [run, *kept, *(name for name in given if name not in kept)]
+    # What is named now is found before what was named once.
+    chain = dict.fromkeys([run, *(() if dropOldRuns else ownRuns), *given, *others])
     return RunPlan(label, output, run, tuple(chain), False)
 
 
@@ -277,7 +311,7 @@ def runPlan(
     RepositoryError
         If the query or the inputs leave nothing to do.
     """
-    from lsst.pipe.base import ExecutionResources, TaskFactory
+    from lsst.pipe.base import ExecutionResources
     from lsst.pipe.base.mp_graph_executor import MPGraphExecutor, MPGraphExecutorError
     from lsst.pipe.base.single_quantum_executor import SingleQuantumExecutor
 
@@ -297,7 +331,7 @@ def runPlan(
             timeout=_MP_TIMEOUT if timeout is None else timeout,
             quantum_executor=SingleQuantumExecutor(
                 butler=own,
-                task_factory=TaskFactory(),
+                task_factory=_TellingTaskFactory(),
                 skip_existing_in=[plan.run],
                 clobber_outputs=True,
                 enable_lsst_debug=lsstDebug,
@@ -316,12 +350,61 @@ def runPlan(
             except KeyboardInterrupt:
                 summary.interrupted = True
         _count(summary, executor.getReport().quantaReports, gathered.errors)
+    done = set()
     for name in _outputTypes(graph.pipeline_graph, plan.label):
         refs = butler.query_datasets(name, collections=plan.run, find_first=False, limit=None, explain=False)
         if refs:
             summary.written[name] = len(refs)
+            done.update(_values(ref) for ref in refs)
+    summary.noWork = _noWork(butler, plan.label, [plan.run], done)
     summary.seconds = time.monotonic() - started
     return summary
+
+
+class _TellingTaskFactory(TaskFactory):
+    """Make tasks that keep in their metadata why they found no work, which
+    the executor only logs."""
+
+    def makeTask(self, task_node, /, butler, initInputRefs):
+        task = super().makeTask(task_node, butler, initInputRefs)
+        runQuantum = task.runQuantum
+
+        def tellingRunQuantum(*args, **kwargs):
+            try:
+                return runQuantum(*args, **kwargs)
+            except NoWorkFound as reason:
+                task.metadata[_NO_WORK] = " ".join(str(reason).split()) or "no reason given"
+                raise
+
+        task.runQuantum = tellingRunQuantum
+        return task
+
+
+def _noWork(butler, label: str, collections, done=frozenset()) -> dict[str, list[str]]:
+    """Return the data IDs of quanta that found no work, by reason.
+
+    ``done`` are the data IDs, as `_values` gives them, that need not be looked
+    at.
+    """
+    from lsst.daf.butler import MissingDatasetTypeError
+
+    try:
+        refs = butler.query_datasets(
+            f"{label}_metadata", collections=collections, find_first=False, limit=None, explain=False
+        )
+    except MissingDatasetTypeError:
+        return {}
+    found: dict[str, list[str]] = {}
+    for ref in sorted((ref for ref in refs if _values(ref) not in done), key=_values)[:_MAX_REASONS]:
+        reason = butler.get(ref).get(f"{label}.{_NO_WORK}")
+        if reason is not None:
+            dataId = " ".join(f"{key}={value}" for key, value in ref.dataId.required.items())
+            found.setdefault(reason, []).append(dataId)
+    return found
+
+
+def _values(ref) -> tuple:
+    return tuple(ref.dataId.required_values)
 
 
 class _ErrorFilter(logging.Filter):
@@ -379,6 +462,7 @@ def _buildGraph(butler, taskClass, config, plan: RunPlan, where: str):
     pipeline = PipelineGraph()
     pipeline.add_task(plan.label, taskClass, config)
     collections = [name for name in plan.chain if plan.resume or name != plan.run]
+    where = _withSkymap(butler, pipeline.tasks[plan.label], where, collections)
     nothing = f"nothing to do for {plan.label}" + (f" where {where}" if where else "")
     try:
         builder = AllDimensionsQuantumGraphBuilder(
@@ -396,7 +480,7 @@ def _buildGraph(butler, taskClass, config, plan: RunPlan, where: str):
     except (ButlerUserError, QuantumGraphBuilderError, FileNotFoundError) as error:
         text = " ".join(str(error).split())
         if "without constraining it" in text:
-            text += " Name it, such as skymap='vae_demo'."
+            text += " Name the campaign's skymap, such as skymap='vae_demo' AND (...)."
         raise RepositoryError(f"{nothing} in {', '.join(collections)}: {text}") from error
     done = 0
     if plan.resume:
@@ -416,11 +500,46 @@ def _buildGraph(butler, taskClass, config, plan: RunPlan, where: str):
                 present = []
             if not present:
                 raise RepositoryError(
-                    f"{nothing}: no {name} in {', '.join(collections)}; "
-                    "make it first, or give its collection by -i"
+                    f"{nothing}: no {name} in {', '.join(collections)}"
+                    f"{_whyAbsent(butler, collections)}; make it first, or give its collection by -i"
                 )
         raise RepositoryError(f"{nothing} in {', '.join(collections)}: check -d, --id and -i")
     return graph, done
+
+
+def _withSkymap(butler, task, where: str, collections) -> str:
+    """Complete a query that names no skymap, if the task's inputs have but
+    one.
+
+    Building a graph does so by itself, but not for a query with OR.
+    """
+    from lsst.daf.butler import MissingDatasetTypeError
+
+    if not where or "skymap" in where:
+        return where
+    skymaps = set()
+    for edge in task.inputs.values():
+        if "skymap" not in edge.raw_dimensions:
+            continue
+        with butler.query() as query:
+            try:
+                found = query.join_dataset_search(edge.parent_dataset_type_name, collections)
+                skymaps.update(dataId["skymap"] for dataId in found.data_ids(["skymap"]))
+            except MissingDatasetTypeError:
+                continue
+    return f"skymap='{skymaps.pop()}' AND ({where})" if len(skymaps) == 1 else where
+
+
+def _whyAbsent(butler, collections) -> str:
+    """Tell in brackets of earlier tasks that found no work; else nothing."""
+    told = []
+    for datasetType in butler.registry.queryDatasetTypes("*_metadata"):
+        label = datasetType.name.removesuffix("_metadata")
+        told += [
+            f"{label} found no work for {_shown(dataIds, 1)}: {reason}"
+            for reason, dataIds in _noWork(butler, label, collections).items()
+        ]
+    return f" ({'; '.join(told[:3])})" if told else ""
 
 
 def _initOutput(butler, graph, plan: RunPlan, versions: bool):
@@ -448,13 +567,25 @@ def _initOutput(butler, graph, plan: RunPlan, versions: bool):
     return own
 
 
-def _newestRun(butler, label: str, runs: Sequence[str]) -> tuple[str, str] | None:
-    """Return the newest RUN that a task wrote to, and its stored config."""
-    for run in runs:
-        text = _storedConfig(butler, label, run)
-        if text is not None:
-            return run, text
-    return None
+def _storedConfigs(butler, label: str, runs: Sequence[str]) -> dict[str, str]:
+    """Return the stored configs of the RUNs that a task wrote to, newest
+    first."""
+    texts = ((run, _storedConfig(butler, label, run)) for run in runs)
+    return {run: text for run, text in texts if text is not None}
+
+
+def _hasFinished(butler, label: str, run: str) -> bool:
+    """Tell whether a RUN has a quantum that was finished."""
+    from lsst.daf.butler import MissingDatasetTypeError
+
+    try:
+        return bool(
+            butler.query_datasets(
+                f"{label}_metadata", collections=run, find_first=False, limit=1, explain=False
+            )
+        )
+    except MissingDatasetTypeError:
+        return False
 
 
 def _storedConfig(butler, label: str, run: str) -> str | None:

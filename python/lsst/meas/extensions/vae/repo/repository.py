@@ -4,11 +4,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Make and open the Butler repositories that hold our data."""
 
-__all__ = ["DATASET_TYPES", "ingestModelPackages", "openRepository", "pretrainedRun"]
+__all__ = [
+    "DATASET_TYPES",
+    "ingestModelPackages",
+    "openRepository",
+    "packageSha256",
+    "pretrainedRun",
+    "provideModelPackage",
+]
 
 import filecmp
+import hashlib
 import logging
 import os
+import re
 from pathlib import Path
 
 from ..errors import RepositoryError, VaeError
@@ -113,6 +122,60 @@ def openRepository(root, *, writeable: bool = True, create: bool = True, campaig
 def pretrainedRun(name: str) -> str:
     """Return the RUN collection of a pretrained model package."""
     return f"pretrained_models/{name}"
+
+
+def packageSha256(package) -> str:
+    """Return the sha256 of a model package's bytes, in hexadecimal.
+
+    The order of its parts, which differs between a package just made and one
+    that was read, does not count.
+    """
+    ordered = type(package)(package.card, dict(sorted(package.parts.items())))
+    return hashlib.sha256(ordered.to_bytes()).hexdigest()
+
+
+def provideModelPackage(butler, nameOrPath, package=None) -> str:
+    """See that a repository holds a model package; return where.
+
+    Parameters
+    ----------
+    butler : `lsst.daf.butler.Butler`
+        A writeable repository.
+    nameOrPath : `str` or `os.PathLike`
+        Name of a shipped package, or path of a ``*.vae.zip``.
+    package : `~lsst.meas.extensions.vae.network.package.ModelPackage`, optional
+        The package, if it is loaded already.
+
+    Returns
+    -------
+    run : `str`
+        RUN ``pretrained_models/<name>``, which now holds that very package; if
+        it holds another one, RUN ``pretrained_models/<name>-<8 digits of the
+        sha256>``.
+
+    Raises
+    ------
+    ModelPackageError
+        If there is no such package, or it is damaged; nothing is written then.
+    """
+    if package is None:
+        from ..network.shipped import load_package
+
+        package = load_package(nameOrPath)
+    name = Path(os.fspath(nameOrPath).removeprefix("file://")).name.removesuffix(_PACKAGE_SUFFIX)
+    # What a path may hold, a collection may not.
+    name = re.sub(r"[^A-Za-z0-9_.+-]", "_", name)
+    sha = packageSha256(package)
+    for run in (pretrainedRun(name), pretrainedRun(f"{name}-{sha[:8]}")):
+        butler.collections.register(run)
+        ref = butler.find_dataset("vae_modelPackage", collections=run)
+        if ref is None:
+            butler.put(package, "vae_modelPackage", run=run)
+            return run
+        if packageSha256(butler.get(ref)) == sha:
+            return run
+        _LOG.info("%s holds another model package than %s", run, nameOrPath)
+    raise RepositoryError(f"{run} holds another model package than {nameOrPath}: give that file another name")
 
 
 def ingestModelPackages(butler, folder=None) -> list[str]:
