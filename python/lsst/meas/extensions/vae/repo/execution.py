@@ -25,15 +25,12 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from lsst.pipe.base import NoWorkFound, TaskFactory
-
 from ..errors import RepositoryError, VaeError
+from .noWork import TellingTaskFactory, dataIdValues, findNoWork, whyAbsent
 
 _LOG = logging.getLogger("lsst.meas.extensions.vae.cli")
 
 _MP_TIMEOUT = 30 * 86400.0  # seconds, pipetask's own default
-_NO_WORK = "noWorkFound"  # key in a task's metadata
-_MAX_REASONS = 1000  # metadata files that are read to tell of them
 
 
 def userCollection(name: str) -> str:
@@ -331,7 +328,7 @@ def runPlan(
             timeout=_MP_TIMEOUT if timeout is None else timeout,
             quantum_executor=SingleQuantumExecutor(
                 butler=own,
-                task_factory=_TellingTaskFactory(),
+                task_factory=TellingTaskFactory(),
                 skip_existing_in=[plan.run],
                 clobber_outputs=True,
                 enable_lsst_debug=lsstDebug,
@@ -345,7 +342,7 @@ def runPlan(
                 executor.execute(graph)
             except MPGraphExecutorError as error:
                 if failFast:
-                    raise error.__cause__ or error
+                    raise error.__cause__ or error  # noqa: B904 (its own cause stays)
                 _LOG.debug("%s", error)
             except KeyboardInterrupt:
                 summary.interrupted = True
@@ -355,56 +352,10 @@ def runPlan(
         refs = butler.query_datasets(name, collections=plan.run, find_first=False, limit=None, explain=False)
         if refs:
             summary.written[name] = len(refs)
-            done.update(_values(ref) for ref in refs)
-    summary.noWork = _noWork(butler, plan.label, [plan.run], done)
+            done.update(dataIdValues(ref) for ref in refs)
+    summary.noWork = findNoWork(butler, plan.label, [plan.run], done)
     summary.seconds = time.monotonic() - started
     return summary
-
-
-class _TellingTaskFactory(TaskFactory):
-    """Make tasks that keep in their metadata why they found no work, which
-    the executor only logs."""
-
-    def makeTask(self, task_node, /, butler, initInputRefs):
-        task = super().makeTask(task_node, butler, initInputRefs)
-        runQuantum = task.runQuantum
-
-        def tellingRunQuantum(*args, **kwargs):
-            try:
-                return runQuantum(*args, **kwargs)
-            except NoWorkFound as reason:
-                task.metadata[_NO_WORK] = " ".join(str(reason).split()) or "no reason given"
-                raise
-
-        task.runQuantum = tellingRunQuantum
-        return task
-
-
-def _noWork(butler, label: str, collections, done=frozenset()) -> dict[str, list[str]]:
-    """Return the data IDs of quanta that found no work, by reason.
-
-    ``done`` are the data IDs, as `_values` gives them, that need not be looked
-    at.
-    """
-    from lsst.daf.butler import MissingDatasetTypeError
-
-    try:
-        refs = butler.query_datasets(
-            f"{label}_metadata", collections=collections, find_first=False, limit=None, explain=False
-        )
-    except MissingDatasetTypeError:
-        return {}
-    found: dict[str, list[str]] = {}
-    for ref in sorted((ref for ref in refs if _values(ref) not in done), key=_values)[:_MAX_REASONS]:
-        reason = butler.get(ref).get(f"{label}.{_NO_WORK}")
-        if reason is not None:
-            dataId = " ".join(f"{key}={value}" for key, value in ref.dataId.required.items())
-            found.setdefault(reason, []).append(dataId)
-    return found
-
-
-def _values(ref) -> tuple:
-    return tuple(ref.dataId.required_values)
 
 
 class _ErrorFilter(logging.Filter):
@@ -501,7 +452,7 @@ def _buildGraph(butler, taskClass, config, plan: RunPlan, where: str):
             if not present:
                 raise RepositoryError(
                     f"{nothing}: no {name} in {', '.join(collections)}"
-                    f"{_whyAbsent(butler, collections)}; make it first, or give its collection by -i"
+                    f"{whyAbsent(butler, collections)}; make it first, or give its collection by -i"
                 )
         raise RepositoryError(f"{nothing} in {', '.join(collections)}: check -d, --id and -i")
     return graph, done
@@ -528,18 +479,6 @@ def _withSkymap(butler, task, where: str, collections) -> str:
             except MissingDatasetTypeError:
                 continue
     return f"skymap='{skymaps.pop()}' AND ({where})" if len(skymaps) == 1 else where
-
-
-def _whyAbsent(butler, collections) -> str:
-    """Tell in brackets of earlier tasks that found no work; else nothing."""
-    told = []
-    for datasetType in butler.registry.queryDatasetTypes("*_metadata"):
-        label = datasetType.name.removesuffix("_metadata")
-        told += [
-            f"{label} found no work for {_shown(dataIds, 1)}: {reason}"
-            for reason, dataIds in _noWork(butler, label, collections).items()
-        ]
-    return f" ({'; '.join(told[:3])})" if told else ""
 
 
 def _initOutput(butler, graph, plan: RunPlan, versions: bool):
