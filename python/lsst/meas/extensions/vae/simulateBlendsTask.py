@@ -17,6 +17,7 @@ from lsst.utils.timer import timeMethod
 
 from .config import Config, Field, toPexConfig
 from .config.settings import makeSettings
+from .errors import CatalogError
 from .repo.campaign import SPLITS
 from .survey import get_survey, survey_names
 from .vaeTask import LoggedProgress, VaeTask
@@ -199,6 +200,14 @@ class SimulateBlendsTask(VaeTask):
     def runQuantum(self, butlerQC, inputRefs, outputRefs):
         dataId = butlerQC.quantum.dataId
         galaxies = _loadGalaxies(*(getattr(self.settings.galaxies, n) for n in ("name", "path", "n", "seed")))
+        campaign = butlerQC.get(inputRefs.campaign)
+        for key, found in (("galaxies", galaxies.source), ("galaxiesSha256", galaxies.sha256 or "")):
+            # One campaign never mixes populations, under pipetask neither.
+            if campaign.get(key) and campaign[key] != found:
+                raise CatalogError(
+                    f"the campaign's {key} is {campaign[key]!r}, this command has {found!r}: give the same "
+                    "galaxies (config.galaxies, bin/getCosmos.py) or choose another campaign"
+                )
         result = self.run(galaxies, tract=dataId["tract"], patch=dataId["patch"])
         butlerQC.put(result, outputRefs)
 

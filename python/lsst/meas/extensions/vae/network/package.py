@@ -85,7 +85,7 @@ class ModelPackage:
         """
         members = {
             f"{part}.safetensors": safetensors_save({k: np.ascontiguousarray(v) for k, v in w.items()})
-            for part, w in self.parts.items()
+            for part, w in sorted(self.parts.items())
         }
         card = dict(
             self.card,
