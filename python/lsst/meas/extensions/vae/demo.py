@@ -37,7 +37,7 @@ def makeParser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", default="demo", metavar="DIR", help="folder of repository and report [demo]"
     )
-    parser.add_argument("--size", type=int, default=640, metavar="N", help="side of a field, pixels [450]")
+    parser.add_argument("--size", type=int, default=640, metavar="N", help="side of a field, pixels [640]")
     parser.add_argument("--fields", type=int, default=1, metavar="N", help="number of fields [1]")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the simulation [1]")
     parser.add_argument(
