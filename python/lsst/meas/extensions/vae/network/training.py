@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections import deque
@@ -368,7 +369,7 @@ class _Trainer:
                     steps_per_epoch=self.settings.steps_per_epoch,
                     epochs=self.settings.epochs,
                     initial_epoch=self.state["epoch"],
-                    verbose=0,
+                    verbose=int(sys.stdout.isatty()),  # a bar for each epoch on a terminal
                     shuffle=False,
                     callbacks=callbacks,
                 )
