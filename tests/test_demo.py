@@ -109,14 +109,14 @@ def test_a_second_run_does_nothing_again_and_writes_the_report(made, capfd):
 
 
 def test_another_package_of_the_same_name_is_another_model(made):
-    from lsst.meas.extensions.vae.repo import openRepository, packageSha256
+    from lsst.meas.extensions.vae.repo import openRepository
 
     output, args = made
     name, changed = args[args.index("--model") + 1], untrained(noise=[2.0] * 6)
     run = demo._provideModel(str(output / "repo"), changed, name)
     assert run.startswith("pretrained_models/untrained-")
     butler = openRepository(output / "repo", writeable=False)
-    assert packageSha256(butler.get("vae_modelPackage", collections=run)) == packageSha256(changed)
+    assert butler.get("vae_modelPackage", collections=run).sha256 == changed.sha256
     butler.close()
 
 

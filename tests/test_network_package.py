@@ -173,3 +173,14 @@ def test_any_flipped_byte_gives_a_model_package_error_or_the_same_package(saved)
             ModelPackage.from_bytes(bytes(broken))
         except ModelPackageError as error:
             assert "\n" not in str(error)
+
+
+def test_the_sum_of_a_package_outlives_saving_and_tells_any_change(saved):
+    package = make_package()
+    assert ModelPackage.load(saved).sha256 == package.sha256
+    shuffled = ModelPackage(package.card, dict(reversed(package.parts.items())))
+    assert shuffled.sha256 == package.sha256
+    assert ModelPackage({**package.card, "name": "other"}, package.parts).sha256 != package.sha256
+    before = package.sha256
+    package.parts["decoder"]["dense/bias"][0] = 1e-3
+    assert package.sha256 != before

@@ -6,7 +6,6 @@
 
 __all__ = ["DeblendVaeConfig", "DeblendVaeTask"]
 
-import hashlib
 import time
 
 import numpy as np
@@ -195,9 +194,8 @@ class DeblendVaeTask(VaeTask):
         """
         from .network.model import Network
 
-        sha = hashlib.sha256(package.to_bytes()).hexdigest()
-        if sha != self._packageSha:
-            self._network, self._packageSha = Network(package), sha
+        if package.sha256 != self._packageSha:
+            self._network, self._packageSha = Network(package), package.sha256
 
     @property
     def network(self):

@@ -7,7 +7,6 @@
 __all__ = ["makeReport"]
 
 import contextlib
-import hashlib
 import logging
 import operator
 import platform
@@ -241,11 +240,7 @@ def _describeModel(package) -> list:
                 f"{validation['mag_half_width']:.3f}, alpha {validation['alpha_1']:+.2f}"
             )
         rows.append((f"training, {stage}", "; ".join(parts)))
-    return [*rows, ("sha256", _sha256(package))]
-
-
-def _sha256(package) -> str:
-    return hashlib.sha256(package.to_bytes()).hexdigest()
+    return [*rows, ("sha256 of its card", package.sha256)]
 
 
 def _versions() -> list:

@@ -56,7 +56,7 @@ def prepareModel(butler, config, args):
     if config.useTrainedModel:
         return
     from .repo.execution import collectionMembers, userCollection
-    from .repo.repository import packageSha256, provideModelPackage
+    from .repo.repository import provideModelPackage
 
     # The default is the first entry of the history.
     chosen = len(config.history["modelPackage"]) > 1
@@ -66,10 +66,10 @@ def prepareModel(butler, config, args):
         return
     run = provideModelPackage(butler, config.modelPackage)
     found = _findPackage(butler, named or earlier)
-    if found is not None and packageSha256(butler.get(found)) == packageSha256(
-        butler.get("vae_modelPackage", collections=run)
-    ):
-        return
+    if found is not None:
+        wanted = butler.get("vae_modelPackage", collections=run)
+        if butler.get(found).sha256 == wanted.sha256:
+            return
     if named and found is None:
         return  # planning tells that there is no such collection
     if named:

@@ -206,7 +206,7 @@ def runTraining(task, stage, train, validation, settings, prior=None):
     rules = {
         "stage": stage,
         "samples": [sample.describe() for sample in (*train, validation)],
-        "prior": hashlib.sha256(prior.to_bytes()).hexdigest() if prior else None,
+        "prior": prior.sha256 if prior else None,
         "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k not in free},
     }
     digest = hashlib.sha256(json.dumps(rules, sort_keys=True, default=str).encode()).hexdigest()[:12]

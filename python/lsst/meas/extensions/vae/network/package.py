@@ -75,14 +75,18 @@ class ModelPackage:
         """Bands that the network takes and gives, in its order."""
         return tuple(self.card["bands"])
 
-    def to_bytes(self) -> bytes:
-        """Serialise; the same package always gives the same bytes.
+    @property
+    def sha256(self) -> str:
+        """What tells this package from any other: the sha256 of its
+        ``card.json``, which has the sums of all the other members.
 
-        Returns
-        -------
-        data : `bytes`
-            The zip.
+        Unlike a sum of the zip it does not depend on how zlib compresses, and
+        costs no compression.
         """
+        return hashlib.sha256(self._members()["card.json"]).hexdigest()
+
+    def _members(self) -> dict[str, bytes]:
+        """Members of the zip by name, the card first."""
         members = {
             f"{part}.safetensors": safetensors_save({k: np.ascontiguousarray(v) for k, v in w.items()})
             for part, w in sorted(self.parts.items())
@@ -93,10 +97,19 @@ class ModelPackage:
             format_version=CARD_VERSION,
             sha256={name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
         )
-        members = {"card.json": json.dumps(card, indent=1, sort_keys=True).encode(), **members}
+        return {"card.json": json.dumps(card, indent=1, sort_keys=True).encode(), **members}
+
+    def to_bytes(self) -> bytes:
+        """Serialise; the same package always gives the same bytes.
+
+        Returns
+        -------
+        data : `bytes`
+            The zip.
+        """
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, data in members.items():
+            for name, data in self._members().items():
                 # A fixed date keeps the bytes reproducible.
                 archive.writestr(zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
         return buffer.getvalue()

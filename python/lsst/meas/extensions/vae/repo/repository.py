@@ -8,13 +8,11 @@ __all__ = [
     "DATASET_TYPES",
     "ingestModelPackages",
     "openRepository",
-    "packageSha256",
     "pretrainedRun",
     "provideModelPackage",
 ]
 
 import filecmp
-import hashlib
 import logging
 import os
 import re
@@ -124,16 +122,6 @@ def pretrainedRun(name: str) -> str:
     return f"pretrained_models/{name}"
 
 
-def packageSha256(package) -> str:
-    """Return the sha256 of a model package's bytes, in hexadecimal.
-
-    The order of its parts, which differs between a package just made and one
-    that was read, does not count.
-    """
-    ordered = type(package)(package.card, dict(sorted(package.parts.items())))
-    return hashlib.sha256(ordered.to_bytes()).hexdigest()
-
-
 def provideModelPackage(butler, nameOrPath, package=None) -> str:
     """See that a repository holds a model package; return where.
 
@@ -165,14 +153,14 @@ def provideModelPackage(butler, nameOrPath, package=None) -> str:
     name = Path(os.fspath(nameOrPath).removeprefix("file://")).name.removesuffix(_PACKAGE_SUFFIX)
     # What a path may hold, a collection may not.
     name = re.sub(r"[^A-Za-z0-9_.+-]", "_", name)
-    sha = packageSha256(package)
+    sha = package.sha256
     for run in (pretrainedRun(name), pretrainedRun(f"{name}-{sha[:8]}")):
         butler.collections.register(run)
         ref = butler.find_dataset("vae_modelPackage", collections=run)
         if ref is None:
             butler.put(package, "vae_modelPackage", run=run)
             return run
-        if packageSha256(butler.get(ref)) == sha:
+        if butler.get(ref).sha256 == sha:
             return run
         _LOG.info("%s holds another model package than %s", run, nameOrPath)
     raise RepositoryError(f"{run} holds another model package than {nameOrPath}: give that file another name")
