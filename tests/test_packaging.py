@@ -28,7 +28,7 @@ HEADER = (
 NAMESPACE = "import pkgutil\n\n__path__ = pkgutil.extend_path(__path__, __name__)\n"
 
 # Who may import whom. Science rooms, in doc/design.md's order: each may use those left of it.
-COMMON = {"errors", "paths", "version"}
+COMMON = {"errors", "files", "paths", "version"}
 SCIENCE = ("survey", "galaxies", "simulation", "network", "deblending", "measurement", "evaluation")
 SCIENCE_LIBRARIES = {"astropy", "galsim", "h5py", "keras", "numpy", "photutils", "safetensors", "scipy"}
 # Beyond those: the survey's source of LSST's numbers, the backends, and figures.

@@ -12,8 +12,6 @@ them, and frozen when a Task runs.
 __all__ = ["Config", "FieldValidationError", "UnknownFieldError"]
 
 import difflib
-import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from ..errors import VaeError
+from ..files import replacing
 from .fields import FieldSpec, normalise, readSpec
 from .values import FieldDict, callerLocation, close, literal, sameValue, shorten, toPlain
 
@@ -535,17 +534,8 @@ class Config(BaseModel):
         """
         path = Path(filename)
         try:
-            umask = os.umask(0)
-            os.umask(umask)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            try:
-                with open(handle, "w", encoding="utf-8") as stream:
-                    stream.write(self.saveToString(root=root))
-                os.chmod(temporary, 0o666 & ~umask)
-                os.replace(temporary, path)
-            except BaseException:
-                os.unlink(temporary)
-                raise
+            with replacing(path) as temporary:
+                temporary.write_text(self.saveToString(root=root), encoding="utf-8")
         except OSError as error:
             raise VaeError(
                 f"cannot write the config to {path}: {error.strerror}; choose a writable file"

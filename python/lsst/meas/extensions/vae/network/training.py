@@ -13,10 +13,8 @@ through the sample: scenes are composed afresh for every batch.
 import contextlib
 import json
 import logging
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import TrainingError
+from ..files import replacing
 from ..version import __version__
 from .architecture import make_architecture
 from .composer import SceneComposer
@@ -107,14 +106,8 @@ class _Checkpoint:
         tensors |= {f"optimizer/{i}": np.array(v.numpy()) for i, v in enumerate(model.optimizer.variables)}
         tensors["sample/state"] = np.array(model.sample.generator.state.numpy())
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        os.close(handle)
-        try:
-            save_file(tensors, temporary, metadata={"state": json.dumps(state)})
-            os.replace(temporary, self.path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(self.path) as temporary:
+            save_file(tensors, str(temporary), metadata={"state": json.dumps(state)})
 
     def exists(self):
         return self.path.exists()

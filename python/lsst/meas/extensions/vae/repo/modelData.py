@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError, ShardError
+from ..files import replacing
 
 _FORMAT = "vae_modelData"
 _VERSION = 1
@@ -217,42 +218,33 @@ class VaeModelData:
 
         import h5py
 
-        path = os.fspath(path)
         sources = list(self)
         n = len(sources)
         pixels = [source.image.ravel() for source in sources]
         latent = (n, self.latentSize)
-        temporary = f"{path}.{os.getpid()}.tmp"
-        try:
-            with h5py.File(temporary, "w") as file:
-                file.attrs["format"] = _FORMAT
-                file.attrs["version"] = _VERSION
-                file.attrs["bands"] = json.dumps(self.bands)
-                file.attrs["modelPackage"] = self.modelPackage
-                file.attrs["modelPackageSha256"] = self.modelPackageSha256
-                file.attrs["metadata"] = json.dumps(self.metadata)
-                file.attrs["axes"] = "pixels: band, y, x of each source in turn; origin and shape: y, x"
-                columns = {
-                    "sourceId": self.sourceIds,
-                    "parentId": np.array([s.parentId for s in sources], dtype=np.int64),
-                    "origin": np.array([s.origin for s in sources], dtype=np.int32).reshape(n, 2),
-                    "shape": np.array([s.image.shape[1:] for s in sources], dtype=np.int32).reshape(n, 2),
-                    "latentMean": np.array([s.latentMean for s in sources], dtype=np.float32).reshape(latent),
-                    "latentSigma": np.array([s.latentSigma for s in sources], dtype=np.float32).reshape(
-                        latent
-                    ),
-                    "fluxErrors": np.array([s.fluxErrors for s in sources], dtype=np.float32).reshape(
-                        n, len(self.bands)
-                    ),
-                    "pixels": np.concatenate(pixels) if pixels else np.zeros(0, dtype=np.float32),
-                }
-                for name, values in columns.items():
-                    packed = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
-                    file.create_dataset(name, data=values, **(packed if values.size else {}))
-            os.replace(temporary, path)
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
+        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+            file.attrs["format"] = _FORMAT
+            file.attrs["version"] = _VERSION
+            file.attrs["bands"] = json.dumps(self.bands)
+            file.attrs["modelPackage"] = self.modelPackage
+            file.attrs["modelPackageSha256"] = self.modelPackageSha256
+            file.attrs["metadata"] = json.dumps(self.metadata)
+            file.attrs["axes"] = "pixels: band, y, x of each source in turn; origin and shape: y, x"
+            columns = {
+                "sourceId": self.sourceIds,
+                "parentId": np.array([s.parentId for s in sources], dtype=np.int64),
+                "origin": np.array([s.origin for s in sources], dtype=np.int32).reshape(n, 2),
+                "shape": np.array([s.image.shape[1:] for s in sources], dtype=np.int32).reshape(n, 2),
+                "latentMean": np.array([s.latentMean for s in sources], dtype=np.float32).reshape(latent),
+                "latentSigma": np.array([s.latentSigma for s in sources], dtype=np.float32).reshape(latent),
+                "fluxErrors": np.array([s.fluxErrors for s in sources], dtype=np.float32).reshape(
+                    n, len(self.bands)
+                ),
+                "pixels": np.concatenate(pixels) if pixels else np.zeros(0, dtype=np.float32),
+            }
+            for name, values in columns.items():
+                packed = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+                file.create_dataset(name, data=values, **(packed if values.size else {}))
 
     @classmethod
     def read(cls, path) -> "VaeModelData":

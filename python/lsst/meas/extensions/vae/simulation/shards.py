@@ -14,14 +14,13 @@ __all__ = ["PROFILE_SCALE", "SHARD_FORMAT", "StampSample", "pack_profiles"]
 import dataclasses
 import functools
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import ShardError
+from ..files import replacing
 
 PROFILE_SCALE = 256.0
 """Profiles are stored times this, which puts them into float16's range."""
@@ -264,22 +263,8 @@ class StampSample:
         """
         import h5py
 
-        path = Path(path)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        try:
-            with h5py.File(temporary, "w") as file:
-                self._write_into(file)
-            with open(temporary, "rb+") as stream:
-                os.fsync(stream.fileno())
-            # mkstemp makes private files; a shard gets what the umask gives any new file.
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+            self._write_into(file)
 
     def _write_into(self, file):
         file.attrs["format"] = SHARD_FORMAT
