@@ -12,8 +12,6 @@ same pixels twice.
 
 import numpy as np
 
-from ..simulation.shards import PROFILE_SCALE
-
 __all__ = ["SceneComposer"]
 
 # Half the side of the central square in which the brightest pixel of the
@@ -79,18 +77,10 @@ class SceneComposer:
             brightest[part] = galaxies[:, 1:].max(axis=1, initial=0.0)
         return target, brightest
 
-    def _add(self, i, wanted, out):
-        """Add the target or the neighbours of scene ``i`` to ``out``."""
+    def _image(self, i, galaxies):
+        """Noiseless target or neighbours of scene ``i`` of all samples."""
         number = int(np.searchsorted(self._starts, i, side="right")) - 1
-        sample = self.samples[number]
-        rows = sample.rows(int(i - self._starts[number]))
-        for row in range(rows.start, rows.stop):
-            if (sample.galaxy[row] == 0) != (wanted == "target"):
-                continue
-            profile = _single(sample.profiles[row])
-            flux = sample.fluxes[row] / PROFILE_SCALE
-            out += flux[:, None, None] * (profile if len(profile) == 1 else profile[self.survey.band_profile])
-        return out
+        return self.samples[number].image(int(i - self._starts[number]), galaxies)
 
     def scene(self, i, j=None):
         """Noiseless target of scene ``i`` and its neighbours, those of ``j``.
@@ -105,11 +95,10 @@ class SceneComposer:
         target, neighbours : `numpy.ndarray`, float32 ``[band, y, x]``
             In the image unit.
         """
-        target = np.zeros((len(self.survey.bands), *self.stamp_shape), dtype=np.float32)
-        neighbours = np.zeros_like(target)
-        self._add(i, "target", target)
-        if not self.isolated:
-            self._add(i if j is None else j, "neighbours", neighbours)
+        target = self._image(i, "target")
+        neighbours = (
+            np.zeros_like(target) if self.isolated else self._image(i if j is None else j, "neighbours")
+        )
         return np.maximum(target, 0.0, out=target), neighbours
 
     def _mixed_scene(self, i, rng):
@@ -217,19 +206,3 @@ class SceneComposer:
         """
         n = min(limit, self.n_scenes)
         return np.mean([self.scene(i)[0].max(axis=(1, 2)) for i in range(n)], axis=0, dtype=np.float64)
-
-
-def _single(half):
-    """Float16 to float32, six times faster than NumPy's own conversion.
-
-    The exponent and the mantissa are moved to their places and the difference
-    of the exponents' biases, 112, is multiplied in; that holds for subnormal
-    numbers too, and profiles are always finite.
-    """
-    bits = half.view(np.int16).astype(np.int32)
-    # Shifting the sign-extended bits leaves the sign where it belongs.
-    bits <<= 13
-    bits &= np.int32(-1879056384)  # 0x8FFFE000: sign, five exponent bits, mantissa
-    single = bits.view(np.float32)
-    single *= np.float32(2.0**112)
-    return single
