@@ -8,7 +8,7 @@ __all__ = ["addObjectFields", "addParentFields", "copyPeakFields", "setObjectFie
 
 import numpy as np
 
-from .deblending.stamps import overlap
+from .simulation.geometry import overlap
 
 _OBJECT_FIELDS = (
     ("deblend_peak_center_x", "I", "Centre of the detected peak, x (whole pixel)", "pixel"),

@@ -18,7 +18,6 @@ import numpy as np
 from astropy.table import Table, vstack
 
 from .afw.adapters import asCubes
-from .deblending.stamps import overlap
 from .errors import RepositoryError
 from .evaluation import choose_examples, compare_objects, count_matches
 from .evaluation.figures import COLOURS, colour_image, marked_image
@@ -26,7 +25,9 @@ from .evaluation.objects import BLENDED, EXAMPLE_RANGES
 from .evaluation.report import Example, Report, blended_statistics
 from .repo import SPLITS, openRepository
 from .repo.execution import userCollection
-from .simulation.fields import isolated_stamp, stamp_origin
+from .simulation.fields import isolated_stamp
+from .simulation.geometry import overlap, stamp_origin
+from .simulation.geometry import overlap, stamp_origin
 from .survey import get_survey
 from .version import __version__
 

@@ -16,9 +16,9 @@ from lsst.utils.timer import timeMethod
 
 from .afw.adapters import asCubes
 from .config import Config, Field, toPexConfig
-from .deblending.stamps import overlap
 from .errors import ImageError
 from .measurement.sources import magnitudes, measure_source
+from .simulation.geometry import overlap
 from .vaeTask import VaeTask
 
 _SHARD = ("skymap", "tract", "patch")

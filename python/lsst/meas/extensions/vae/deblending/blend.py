@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ImageError
+from ..simulation.geometry import overlap
 from .fluxes import solve_amplitudes
-from .stamps import check_cube, cut_stamps, overlap
+from .stamps import check_cube, cut_stamps
 
 __all__ = ["DeblendResult", "DeblendSettings", "deblend_blend"]
 

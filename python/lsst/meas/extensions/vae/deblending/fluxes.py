@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import coo_matrix, diags
 from scipy.sparse.linalg import splu
 
-from .stamps import overlap
+from ..simulation.geometry import overlap
 
 __all__ = ["solve_amplitudes"]
 

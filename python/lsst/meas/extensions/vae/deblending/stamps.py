@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ImageError
+from ..simulation.geometry import overlap, stamp_origin
 
-__all__ = ["Stamps", "check_cube", "cut_stamps", "overlap"]
+__all__ = ["Stamps", "check_cube", "cut_stamps"]
 
 
 @dataclass
@@ -37,32 +38,6 @@ class Stamps:
     origins: np.ndarray
     coverage: np.ndarray
     core_coverage: np.ndarray
-
-
-def overlap(origin, size, shape):
-    """Slices of a cube and of a stamp that show the same pixels.
-
-    Parameters
-    ----------
-    origin : pair of `int`
-        y and x of the stamp's first pixel in the cube.
-    size : `int`
-        Side of the stamp.
-    shape : pair of `int`
-        Height and width of the cube.
-
-    Returns
-    -------
-    in_cube, in_stamp : `tuple` [`slice`, `slice`]
-        Both in (y, x); empty where there is no overlap.
-    """
-    in_cube, in_stamp = [], []
-    for start, length in zip(origin, shape, strict=True):
-        first = min(max(start, 0), length)
-        last = max(min(start + size, length), first)
-        in_cube.append(slice(first, last))
-        in_stamp.append(slice(first - start, last - start))
-    return tuple(in_cube), tuple(in_stamp)
 
 
 def check_cube(images, variance, bad=None):
@@ -125,7 +100,7 @@ def cut_stamps(images, variance, centres, size, good):
     """
     centres = np.asarray(centres, dtype=float).reshape(-1, 2)
     n, n_bands = len(centres), len(images)
-    origins = np.floor(centres - (size - 1) / 2 + 0.5).astype(np.int64)
+    origins = np.array([stamp_origin(x, y, size) for y, x in centres], np.int64).reshape(-1, 2)
     stamps = Stamps(
         images=np.zeros((n, n_bands, size, size), np.float32),
         noise=np.full((n, n_bands), np.nan, np.float32),

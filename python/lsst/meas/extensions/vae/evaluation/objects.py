@@ -7,10 +7,10 @@
 import numpy as np
 from astropy.table import Table
 
-from ..deblending.stamps import overlap
 from ..errors import ImageError
 from ..measurement.sources import magnitudes
 from ..simulation.fields import isolated_stamp
+from ..simulation.geometry import overlap
 from ..simulation.metrics import b_tot
 from ..simulation.render import ProfileRenderer
 from .baseline import undeblended

@@ -14,9 +14,10 @@ import galsim
 import numpy as np
 from astropy.table import Table
 
-from ..errors import CatalogError, ImageError, SurveyError, VaeError
+from ..errors import CatalogError, SurveyError, VaeError
 from ..version import __version__
 from . import metrics
+from .geometry import overlap, stamp_origin
 from .render import ProfileRenderer, component_profile
 from .scenes import GalaxyLibrary, survey_info
 
@@ -148,31 +149,6 @@ class Field:
         return isolated_stamp(self.truth[row], self.survey, size, origin)
 
 
-def stamp_origin(x, y, size):
-    """First pixel of the stamp centred on the pixel crossing nearest a point.
-
-    Parameters
-    ----------
-    x, y : `float`
-        [pixel]
-    size : `int`
-        Side of the stamp, even.
-
-    Returns
-    -------
-    origin : (`int`, `int`)
-        (y0, x0).
-
-    Raises
-    ------
-    ImageError
-        If the size is odd.
-    """
-    if size < 2 or size % 2:
-        raise ImageError(f"Stamp size is {size}: expected an even number of pixels")
-    return math.floor(y) + 1 - size // 2, math.floor(x) + 1 - size // 2
-
-
 def isolated_stamp(truth, survey, size=64, origin=None, renderer=None):
     """Draw one galaxy of a field again: alone and without noise.
 
@@ -235,12 +211,8 @@ def _draw(renderer, survey, components, x, y, origin, size):
 
 def _add(images, stamp, origin):
     """Add the part of the stamp that lies on the images."""
-    ny, nx = images.shape[1:]
-    (y0, x0), size = origin, stamp.shape[-1]
-    rows, columns = slice(max(0, y0), min(ny, y0 + size)), slice(max(0, x0), min(nx, x0 + size))
-    if rows.start < rows.stop and columns.start < columns.stop:
-        part = stamp[:, rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
-        images[:, rows, columns] += part
+    in_images, in_stamp = overlap(origin, stamp.shape[-1], images.shape[1:])
+    images[:, *in_images] += stamp[:, *in_stamp]
 
 
 def simulate_field(galaxies, survey, settings, seed, split="all", progress=None):

@@ -1,0 +1,62 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where stamps lie on images."""
+
+__all__ = ["overlap", "stamp_origin"]
+
+import math
+
+from ..errors import ImageError
+
+
+def stamp_origin(x, y, size):
+    """First pixel of the stamp centred on the pixel crossing nearest a point.
+
+    Parameters
+    ----------
+    x, y : `float`
+        [pixel]
+    size : `int`
+        Side of the stamp, even.
+
+    Returns
+    -------
+    origin : (`int`, `int`)
+        (y0, x0).
+
+    Raises
+    ------
+    ImageError
+        If the size is odd.
+    """
+    if size < 2 or size % 2:
+        raise ImageError(f"Stamp size is {size}: expected an even number of pixels")
+    return math.floor(y) + 1 - size // 2, math.floor(x) + 1 - size // 2
+
+
+def overlap(origin, size, shape):
+    """Slices of a cube and of a stamp that show the same pixels.
+
+    Parameters
+    ----------
+    origin : pair of `int`
+        y and x of the stamp's first pixel in the cube.
+    size : `int`
+        Side of the stamp.
+    shape : pair of `int`
+        Height and width of the cube.
+
+    Returns
+    -------
+    in_cube, in_stamp : `tuple` [`slice`, `slice`]
+        Both in (y, x); empty where there is no overlap.
+    """
+    in_cube, in_stamp = [], []
+    for start, length in zip(origin, shape, strict=True):
+        first = min(max(start, 0), length)
+        last = max(min(start + size, length), first)
+        in_cube.append(slice(first, last))
+        in_stamp.append(slice(first - start, last - start))
+    return tuple(in_cube), tuple(in_stamp)
