@@ -12,7 +12,6 @@ ordinary repository, so that what the report says can be done again by hand.
 __all__ = ["main", "makeParser"]
 
 import argparse
-import os
 import shlex
 import sys
 import time
@@ -71,8 +70,6 @@ def main(argv=None) -> int:
         0 if all went well, 2 for bad input (told in one line), 1 if
         something else failed, 130 on Ctrl-C.
     """
-    # TensorFlow tells about its own build; what it warns of stays.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     parser = makeParser()
     try:
         args = parser.parse_args(argv)

@@ -27,7 +27,6 @@ from .repo import SPLITS, openRepository
 from .repo.execution import userCollection
 from .simulation.fields import isolated_stamp
 from .simulation.geometry import overlap, stamp_origin
-from .simulation.geometry import overlap, stamp_origin
 from .survey import get_survey
 from .version import __version__
 

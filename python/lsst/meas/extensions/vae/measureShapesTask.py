@@ -103,17 +103,21 @@ class MeasureShapesTask(VaeTask):
         shape = cubes.images.shape[1:]
         scene = modelData.render((y0, y0 + shape[0], x0, x0 + shape[1]))
         unit = cubes.unit or u.nJy
+        try:
+            zeroFlux = (0 * u.ABmag).to(unit).value
+        except u.UnitConversionError:
+            zeroFlux = np.nan  # electrons know their zero points only through their survey
         rows = []
         for record in deblendedCatalog:
             source = modelData.model(record.getId()) if record.getId() in modelData else None
-            rows.append(self._measure(record, source, pixels, scene, reference, bands, unit, (x0, y0)))
+            rows.append(self._measure(record, source, pixels, scene, reference, bands, zeroFlux, (x0, y0)))
         table = _table(rows, bands, unit)
         table.meta["referenceBand"] = bands[reference]
         self.metadata["nMeasured"] = int(np.sum(~table["shape_flag"])) if len(table) else 0
         self.log.info("Measured shapes of %d of %d objects", self.metadata["nMeasured"], len(table))
         return pipeBase.Struct(shapes=table)
 
-    def _measure(self, record, source, pixels, scene, reference, bands, unit, xy0):
+    def _measure(self, record, source, pixels, scene, reference, bands, zeroFlux, xy0):
         peak = (float(record.get("deblend_peak_center_x")), float(record.get("deblend_peak_center_y")))
         row = {
             "id": record.getId(),
@@ -166,11 +170,7 @@ class MeasureShapesTask(VaeTask):
             "snr": result.snr,
             "blendedness": result.blendedness,
         }
-        try:
-            zero = (0 * u.ABmag).to(unit).value
-        except u.UnitConversionError:
-            zero = np.nan  # electrons know their zero points only through their survey
-        mag, magErr = magnitudes(result.flux, result.flux_error, zero)
+        mag, magErr = magnitudes(result.flux, result.flux_error, zeroFlux)
         for number, band in enumerate(bands):
             row |= {
                 f"flux_{band}": result.flux[number],
@@ -185,7 +185,7 @@ class _Pixels:
     """The exposure in the models' bands, unusable pixels NaN."""
 
     def __init__(self, cubes, bands, badMask):
-        self.cubes, self.bands = cubes, bands
+        self.cubes = cubes
         bad = (cubes.maskbits & cubes.bitMask(badMask)) != 0
         empty = np.full(cubes.images.shape[1:], np.nan, np.float32)
 

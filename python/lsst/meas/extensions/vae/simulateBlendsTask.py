@@ -165,13 +165,13 @@ class SimulateBlendsConnections(pipeBase.PipelineTaskConnections, dimensions=_DI
 
     def __init__(self, *, config=None):
         super().__init__(config=config)
-        kept = {
-            "isolated": {"isolatedStamps"},
-            "blended": {"blendStamps"},
-            "field": {"field", "fieldTruth", "mergedDetections"},
-        }[config.kind]
-        for name in set(self.outputs) - kept - {"metadata", "log"}:
-            if name in ("isolatedStamps", "blendStamps", "field", "fieldTruth", "mergedDetections"):
+        outputs = {
+            "isolated": ("isolatedStamps",),
+            "blended": ("blendStamps",),
+            "field": ("field", "fieldTruth", "mergedDetections"),
+        }
+        for kind, names in outputs.items():
+            for name in names if kind != config.kind else ():
                 delattr(self, name)
 
     def adjustQuantum(self, inputs, outputs, label, data_id):

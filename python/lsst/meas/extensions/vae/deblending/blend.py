@@ -81,15 +81,13 @@ class DeblendResult:
     edge: np.ndarray
     failed: np.ndarray
 
-    def scene(self, shape, skip=None):
+    def scene(self, shape):
         """Sum of all models on the pixels of the cube.
 
         Parameters
         ----------
         shape : `tuple`
             (band, y, x) of the cube.
-        skip : `int`, optional
-            A source to leave out.
 
         Returns
         -------
@@ -98,9 +96,8 @@ class DeblendResult:
         """
         scene = np.zeros(shape, np.float32)
         for k in np.flatnonzero(~self.failed):
-            if k != skip:
-                in_cube, in_stamp = overlap(self.origins[k], self.models.shape[-1], shape[1:])
-                scene[:, *in_cube] += self.models[k][:, *in_stamp]
+            in_cube, in_stamp = overlap(self.origins[k], self.models.shape[-1], shape[1:])
+            scene[:, *in_cube] += self.models[k][:, *in_stamp]
         return scene
 
 

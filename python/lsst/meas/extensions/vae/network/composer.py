@@ -61,7 +61,8 @@ class SceneComposer:
         # In the paper's scenes the target is the brightest galaxy, in a field
         # it is any peak; exchanging neighbours has to keep to that.
         self._brightest_target = any(s.settings.get("placement") == "annulus" for s in self.samples)
-        self._target_flux, self._neighbour_flux = self._reference_fluxes()
+        if self._brightest_target:
+            self._target_flux, self._neighbour_flux = self._reference_fluxes()
         self._pass = None
 
     def _reference_fluxes(self):
