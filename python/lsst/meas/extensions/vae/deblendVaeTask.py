@@ -19,9 +19,7 @@ from .config import Config, Field, toPexConfig
 from .deblendingSchema import addObjectFields, addParentFields, copyPeakFields, setObjectFields
 from .errors import VaeError
 from .exposureChecks import checkPixelScale, psfMismatch, selectBands
-from .vaeTask import LoggedProgress, VaeTask
-
-_SHARD = ("skymap", "tract", "patch")
+from .vaeTask import SHARD, LoggedProgress, VaeTask, connection
 
 
 class DeblendVaeConfig(Config):
@@ -92,45 +90,18 @@ class DeblendVaeConfig(Config):
     ciNumParentsToDeblend: int = Field(10, ge=1, description="With useCiLimits: most parents.")
 
 
-class DeblendVaeConnections(pipeBase.PipelineTaskConnections, dimensions=_SHARD):
+class DeblendVaeConnections(pipeBase.PipelineTaskConnections, dimensions=SHARD):
     """One multi-band coadd with its merged detections."""
 
-    field = cT.Input(
-        doc="Multi-band coadd.", name="vae_field", storageClass="VaeMultibandExposure", dimensions=_SHARD
+    field = connection(cT.Input, "vae_field", "Multi-band coadd.")
+    mergedDetections = connection(cT.Input, "vae_mergedDetections", "Footprints and peaks.")
+    modelPackage = connection(cT.PrerequisiteInput, "vae_modelPackage", "Pretrained network.")
+    trainedPackage = connection(cT.Input, "vae_trainedPackage", "Network trained in this campaign.")
+    deblendedCatalog = connection(
+        cT.Output, "vae_deblendedCatalog", "Objects: isolated parents and children."
     )
-    mergedDetections = cT.Input(
-        doc="Footprints and peaks.",
-        name="vae_mergedDetections",
-        storageClass="VaeSourceCatalog",
-        dimensions=_SHARD,
-    )
-    modelPackage = cT.PrerequisiteInput(
-        doc="Pretrained network.", name="vae_modelPackage", storageClass="VaeModelPackage", dimensions=()
-    )
-    trainedPackage = cT.Input(
-        doc="Network trained in this campaign.",
-        name="vae_trainedPackage",
-        storageClass="VaeModelPackage",
-        dimensions=("skymap",),
-    )
-    deblendedCatalog = cT.Output(
-        doc="Objects: isolated parents and children.",
-        name="vae_deblendedCatalog",
-        storageClass="VaeSourceCatalog",
-        dimensions=_SHARD,
-    )
-    scarletModelData = cT.Output(
-        doc="Model of every object in every band.",
-        name="vae_modelData",
-        storageClass="VaeModelData",
-        dimensions=_SHARD,
-    )
-    objectParents = cT.Output(
-        doc="Parents of the children.",
-        name="vae_objectParents",
-        storageClass="VaeSourceCatalog",
-        dimensions=_SHARD,
-    )
+    scarletModelData = connection(cT.Output, "vae_modelData", "Model of every object in every band.")
+    objectParents = connection(cT.Output, "vae_objectParents", "Parents of the children.")
 
     def __init__(self, *, config=None):
         super().__init__(config=config)

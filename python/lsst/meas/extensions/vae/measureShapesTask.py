@@ -19,9 +19,7 @@ from .config import Config, Field, toPexConfig
 from .errors import ImageError
 from .measurement.sources import magnitudes, measure_source
 from .simulation.geometry import overlap
-from .vaeTask import VaeTask
-
-_SHARD = ("skymap", "tract", "patch")
+from .vaeTask import SHARD, VaeTask, connection
 
 
 class MeasureShapesConfig(Config):
@@ -37,19 +35,13 @@ class MeasureShapesConfig(Config):
     )
 
 
-class MeasureShapesConnections(pipeBase.PipelineTaskConnections, dimensions=_SHARD):
+class MeasureShapesConnections(pipeBase.PipelineTaskConnections, dimensions=SHARD):
     """One deblended coadd to one table."""
 
-    field = cT.Input(
-        doc="Multi-band coadd.", name="vae_field", storageClass="VaeMultibandExposure", dimensions=_SHARD
-    )
-    deblendedCatalog = cT.Input(
-        doc="Objects.", name="vae_deblendedCatalog", storageClass="VaeSourceCatalog", dimensions=_SHARD
-    )
-    modelData = cT.Input(doc="Models.", name="vae_modelData", storageClass="VaeModelData", dimensions=_SHARD)
-    shapes = cT.Output(
-        doc="Measurements of every object.", name="vae_shapes", storageClass="ArrowAstropy", dimensions=_SHARD
-    )
+    field = connection(cT.Input, "vae_field", "Multi-band coadd.")
+    deblendedCatalog = connection(cT.Input, "vae_deblendedCatalog", "Objects.")
+    modelData = connection(cT.Input, "vae_modelData", "Models.")
+    shapes = connection(cT.Output, "vae_shapes", "Measurements of every object.")
 
 
 class MeasureShapesTask(VaeTask):

@@ -20,9 +20,8 @@ from .config.settings import makeSettings
 from .errors import CatalogError
 from .repo.campaign import SPLITS
 from .survey import get_survey, survey_names
-from .vaeTask import LoggedProgress, VaeTask
+from .vaeTask import SHARD, LoggedProgress, VaeTask, connection
 
-_DIMENSIONS = ("skymap", "tract", "patch")
 _KINDS = {"isolated": 0, "blended": 1, "field": 2}
 
 
@@ -129,38 +128,16 @@ class SimulateBlendsConfig(Config):
             )
 
 
-class SimulateBlendsConnections(pipeBase.PipelineTaskConnections, dimensions=_DIMENSIONS):
+class SimulateBlendsConnections(pipeBase.PipelineTaskConnections, dimensions=SHARD):
     """One shard of stamps, or one field with truth and detections."""
 
-    campaign = cT.Input(
-        doc="What defines the campaign.",
-        name="vae_campaign",
-        storageClass="StructuredDataDict",
-        dimensions=("skymap",),
-    )
-    isolatedStamps = cT.Output(
-        doc="Stamps of isolated galaxies.",
-        name="vae_isolatedStamps",
-        storageClass="VaeStampSample",
-        dimensions=_DIMENSIONS,
-    )
-    blendStamps = cT.Output(
-        doc="Stamps of blends.", name="vae_blendStamps", storageClass="VaeStampSample", dimensions=_DIMENSIONS
-    )
-    field = cT.Output(
-        doc="Multi-band coadd.", name="vae_field", storageClass="VaeMultibandExposure", dimensions=_DIMENSIONS
-    )
-    fieldTruth = cT.Output(
-        doc="Every galaxy of the field.",
-        name="vae_fieldTruth",
-        storageClass="ArrowAstropy",
-        dimensions=_DIMENSIONS,
-    )
-    mergedDetections = cT.Output(
-        doc="Footprints and peaks detected on all bands.",
-        name="vae_mergedDetections",
-        storageClass="VaeSourceCatalog",
-        dimensions=_DIMENSIONS,
+    campaign = connection(cT.Input, "vae_campaign", "What defines the campaign.")
+    isolatedStamps = connection(cT.Output, "vae_isolatedStamps", "Stamps of isolated galaxies.")
+    blendStamps = connection(cT.Output, "vae_blendStamps", "Stamps of blends.")
+    field = connection(cT.Output, "vae_field", "Multi-band coadd.")
+    fieldTruth = connection(cT.Output, "vae_fieldTruth", "Every galaxy of the field.")
+    mergedDetections = connection(
+        cT.Output, "vae_mergedDetections", "Footprints and peaks detected on all bands."
     )
 
     def __init__(self, *, config=None):

@@ -16,9 +16,7 @@ from .config import Config, Field, toPexConfig
 from .config.settings import makeSettings
 from .network.settings import TrainingSettings
 from .trainPriorTask import TrainingConfig, loadSplits, runTraining
-from .vaeTask import VaeTask
-
-_SHARD = ("skymap", "tract", "patch")
+from .vaeTask import VaeTask, connection
 
 
 class TrainDeblenderConfig(Config):
@@ -37,34 +35,16 @@ class TrainDeblenderConfig(Config):
 class TrainDeblenderConnections(pipeBase.PipelineTaskConnections, dimensions=("skymap",)):
     """All shards of a campaign and a prior to one package."""
 
-    blendStamps = cT.Input(
-        doc="Stamps of blends.",
-        name="vae_blendStamps",
-        storageClass="VaeStampSample",
-        dimensions=_SHARD,
+    blendStamps = connection(cT.Input, "vae_blendStamps", "Stamps of blends.", multiple=True, deferLoad=True)
+    isolatedStamps = connection(
+        cT.Input,
+        "vae_isolatedStamps",
+        "Stamps of isolated galaxies, more targets.",
         multiple=True,
         deferLoad=True,
     )
-    isolatedStamps = cT.Input(
-        doc="Stamps of isolated galaxies, more targets.",
-        name="vae_isolatedStamps",
-        storageClass="VaeStampSample",
-        dimensions=_SHARD,
-        multiple=True,
-        deferLoad=True,
-    )
-    priorPackage = cT.Input(
-        doc="Prior encoder and decoder.",
-        name="vae_priorPackage",
-        storageClass="VaeModelPackage",
-        dimensions=("skymap",),
-    )
-    trainedPackage = cT.Output(
-        doc="Prior, decoder and deblender.",
-        name="vae_trainedPackage",
-        storageClass="VaeModelPackage",
-        dimensions=("skymap",),
-    )
+    priorPackage = connection(cT.Input, "vae_priorPackage", "Prior encoder and decoder.")
+    trainedPackage = connection(cT.Output, "vae_trainedPackage", "Prior, decoder and deblender.")
 
     def __init__(self, *, config=None):
         super().__init__(config=config)

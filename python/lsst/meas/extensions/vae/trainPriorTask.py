@@ -21,9 +21,7 @@ from .config.settings import makeSettings
 from .errors import TrainingError
 from .network.settings import TrainingSettings
 from .repo.campaign import SPLITS
-from .vaeTask import VaeTask
-
-_SHARD = ("skymap", "tract", "patch")
+from .vaeTask import VaeTask, connection
 
 
 class TrainingConfig(Config):
@@ -73,20 +71,10 @@ class TrainPriorConfig(Config):
 class TrainPriorConnections(pipeBase.PipelineTaskConnections, dimensions=("skymap",)):
     """All shards of a campaign to one package."""
 
-    isolatedStamps = cT.Input(
-        doc="Stamps of isolated galaxies.",
-        name="vae_isolatedStamps",
-        storageClass="VaeStampSample",
-        dimensions=_SHARD,
-        multiple=True,
-        deferLoad=True,
+    isolatedStamps = connection(
+        cT.Input, "vae_isolatedStamps", "Stamps of isolated galaxies.", multiple=True, deferLoad=True
     )
-    priorPackage = cT.Output(
-        doc="Prior encoder and decoder.",
-        name="vae_priorPackage",
-        storageClass="VaeModelPackage",
-        dimensions=("skymap",),
-    )
+    priorPackage = connection(cT.Output, "vae_priorPackage", "Prior encoder and decoder.")
 
 
 class TrainPriorTask(VaeTask):

@@ -2,14 +2,34 @@
 #
 # Copyright the meas_extensions_vae developers.
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What our Tasks share: a pydantic config, and progress in the log."""
+"""What our Tasks share: connections, a pydantic config, progress in the log."""
 
-__all__ = ["LoggedProgress", "VaeTask"]
+__all__ = ["SHARD", "LoggedProgress", "VaeTask", "connection"]
 
 import lsst.pipe.base as pipeBase
 from lsst.utils.logging import PeriodicLogger
 
 from .config import Config, toPex
+from .repo.repository import DATASET_TYPES, SHARD
+
+
+def connection(kind, name, doc, **options):
+    """Connect a Task to one of our dataset types.
+
+    Parameters
+    ----------
+    kind : `type`
+        Of `lsst.pipe.base.connectionTypes`, such as ``Input``.
+    name : `str`
+        Name of the dataset type, which tells its dimensions and its storage
+        class (`~.repo.repository.DATASET_TYPES`).
+    doc : `str`
+        What it holds.
+    **options
+        Further arguments of ``kind``.
+    """
+    dimensions, storageClass = DATASET_TYPES[name]
+    return kind(name=name, doc=doc, storageClass=storageClass, dimensions=dimensions, **options)
 
 
 class VaeTask(pipeBase.PipelineTask):

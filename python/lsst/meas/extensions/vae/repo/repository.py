@@ -6,6 +6,7 @@
 
 __all__ = [
     "DATASET_TYPES",
+    "SHARD",
     "ingestModelPackages",
     "openRepository",
     "pretrainedRun",
@@ -26,22 +27,23 @@ _LOG = logging.getLogger("lsst.meas.extensions.vae.repo")
 SEED = "resource://lsst.meas.extensions.vae/configs/butler-seed.yaml"
 """The Butler configuration with our storage classes and formatters."""
 
-_SHARD = ("skymap", "tract", "patch")
+SHARD = ("skymap", "tract", "patch")
+"""Dimensions of what belongs to one shard or one field of a campaign."""
 
 DATASET_TYPES = {
     "vae_campaign": (("skymap",), "StructuredDataDict"),
-    "vae_isolatedStamps": (_SHARD, "VaeStampSample"),
-    "vae_blendStamps": (_SHARD, "VaeStampSample"),
-    "vae_field": (_SHARD, "VaeMultibandExposure"),
-    "vae_fieldTruth": (_SHARD, "ArrowAstropy"),
-    "vae_mergedDetections": (_SHARD, "VaeSourceCatalog"),
+    "vae_isolatedStamps": (SHARD, "VaeStampSample"),
+    "vae_blendStamps": (SHARD, "VaeStampSample"),
+    "vae_field": (SHARD, "VaeMultibandExposure"),
+    "vae_fieldTruth": (SHARD, "ArrowAstropy"),
+    "vae_mergedDetections": (SHARD, "VaeSourceCatalog"),
     "vae_priorPackage": (("skymap",), "VaeModelPackage"),
     "vae_trainedPackage": (("skymap",), "VaeModelPackage"),
     "vae_modelPackage": ((), "VaeModelPackage"),
-    "vae_deblendedCatalog": (_SHARD, "VaeSourceCatalog"),
-    "vae_objectParents": (_SHARD, "VaeSourceCatalog"),
-    "vae_modelData": (_SHARD, "VaeModelData"),
-    "vae_shapes": (_SHARD, "ArrowAstropy"),
+    "vae_deblendedCatalog": (SHARD, "VaeSourceCatalog"),
+    "vae_objectParents": (SHARD, "VaeSourceCatalog"),
+    "vae_modelData": (SHARD, "VaeModelData"),
+    "vae_shapes": (SHARD, "ArrowAstropy"),
 }
 """Dimensions and storage class of each dataset type, by name."""
 
