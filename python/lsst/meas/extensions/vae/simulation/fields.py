@@ -18,8 +18,9 @@ from ..errors import CatalogError, SurveyError, VaeError
 from ..version import __version__
 from . import metrics
 from .geometry import overlap, stamp_origin
+from .library import GalaxyLibrary
 from .render import ProfileRenderer, component_profile
-from .scenes import GalaxyLibrary, survey_info
+from .scenes import survey_info
 
 MASK_PLANES = {
     "BAD": 0,
