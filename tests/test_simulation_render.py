@@ -4,6 +4,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Profiles drawn in Fourier space against GalSim's own drawing."""
 
+from dataclasses import replace
+
 import galsim
 import numpy as np
 import pytest
@@ -53,6 +55,19 @@ def test_elliptical_psf_is_drawn_as_galsim_does():
     image = ProfileRenderer([(psf, 0.2)]).draw(component_profile(1.0, 0.3, 0.5, 0.4), 0.3, -0.7)[0]
     expected = drawn_by_galsim((1.0, 0.3, 0.5, 0.4, 0.3, -0.7), psf.profile(), 0.2)
     np.testing.assert_allclose(image, expected, rtol=0, atol=PROFILE_ERROR * expected.max())
+
+
+def test_renderer_with_other_psfs_draws_through_them():
+    renderer = ProfileRenderer(get_survey("arcelin2020", ["r", "VIS", "H"]).profile_kinds)
+    models = [replace(m, fwhm=1.1 * m.fwhm, e1=0.05, e2=-0.03) for m, _ in renderer.profile_kinds]
+    component = (1.0, 0.3, 0.5, 0.4, 0.3, -0.7)
+    images = renderer.with_psfs(models).draw(component_profile(*component[:4]), *component[4:])
+    for image, model, (_, scale) in zip(images, models, renderer.profile_kinds):
+        expected = drawn_by_galsim(component, model.profile(), scale)
+        np.testing.assert_allclose(image, expected, rtol=0, atol=PROFILE_ERROR * expected.max())
+    assert renderer.with_psfs([model for model, _ in renderer.profile_kinds]) is renderer
+    with pytest.raises(ValueError, match="shorter"):
+        renderer.with_psfs(models[:2])
 
 
 def test_flux_is_conserved_and_lost_only_beyond_the_stamp():

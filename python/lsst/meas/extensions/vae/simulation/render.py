@@ -191,12 +191,30 @@ class ProfileRenderer:
     """
 
     def __init__(self, profile_kinds):
+        self.profile_kinds = tuple(profile_kinds)
         self.scales = np.array([scale for _, scale in profile_kinds])
         profiles = [psf.profile() for psf, _ in profile_kinds]
         self._groups = []
         for scale in dict.fromkeys(self.scales.tolist()):
             slots = [i for i, other in enumerate(self.scales) if other == scale]
             self._groups.append(_ScaleGroup(scale, [profiles[i] for i in slots], slots))
+
+    def with_psfs(self, psf_models):
+        """A renderer of the same kinds with other PSFs, as those of one scene.
+
+        Parameters
+        ----------
+        psf_models : sequence of `PsfModel`
+            One for each profile kind.
+
+        Returns
+        -------
+        renderer : `ProfileRenderer`
+            This one, where no PSF differs.
+        """
+        scales = [scale for _, scale in self.profile_kinds]
+        kinds = tuple(zip(psf_models, scales, strict=True))
+        return self if kinds == self.profile_kinds else ProfileRenderer(kinds)
 
     def draw(self, profile, dx=0.0, dy=0.0, size=64):
         """Draw one component.
