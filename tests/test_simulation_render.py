@@ -66,7 +66,7 @@ def test_renderer_with_other_psfs_draws_through_them():
         expected = drawn_by_galsim(component, model.profile(), scale)
         np.testing.assert_allclose(image, expected, rtol=0, atol=PROFILE_ERROR * expected.max())
     assert renderer.with_psfs([model for model, _ in renderer.profile_kinds]) is renderer
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="longer"):
         renderer.with_psfs(models[:2])
 
 
