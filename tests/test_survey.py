@@ -4,10 +4,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Surveys have the paper's and surveycodex's constants."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lsst.meas.extensions.vae.errors import SurveyError
+from lsst.meas.extensions.vae.galaxies import synthetic_galaxies
 from lsst.meas.extensions.vae.survey import Band, PsfModel, Survey, get_survey, survey_names
 
 
@@ -138,3 +141,21 @@ def test_surveys_are_values_that_hash_alike():
         assert isinstance(survey, Survey)
         assert hash(survey) == hash(survey.select(survey.band_names))
         assert survey == survey.select(survey.band_names)
+
+
+def test_published_code_s_nir_skies_are_a_variant_that_swaps_y_and_h_alone():
+    paper, code = get_survey("arcelin2020"), get_survey("arcelin2020+codeNirSky")
+    assert code.name == "arcelin2020+codeNirSky"
+    assert code["Y"].sky_brightness == paper["H"].sky_brightness
+    assert code["H"].sky_brightness == paper["Y"].sky_brightness
+    assert code.select("ugrizyJ") == replace(paper.select("ugrizyJ"), name=code.name)
+
+
+def test_published_code_s_vis_has_the_throughput_of_nisp_y_and_is_otherwise_itself():
+    paper, code = get_survey("arcelin2020"), get_survey("arcelin2020+visAsY")
+    assert paper["VIS"].bandpass == ("Euclid_VIS", "VIS")
+    assert code["VIS"] == replace(paper["VIS"], bandpass=("Euclid_NISP", "Y"))
+    galaxies = synthetic_galaxies(50, seed=3)
+    rate = galaxies.fluxes(code).sum(axis=1) / [b.area_ratio * b.exposure_time for b in code.bands]
+    vis, y = (code.band_names.index(name) for name in ("VIS", "Y"))
+    np.testing.assert_allclose(rate[:, vis], rate[:, y], rtol=1e-12)

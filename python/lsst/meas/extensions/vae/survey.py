@@ -10,15 +10,16 @@ named. They are never to be mixed in one table:
 ``arcelin2020``
     The ten bands of Arcelin et al. 2020, like for like: zero points are applied to counts per second of the
     HST mirror and only the image is scaled to the telescope's mirror, so its r magnitude is AB + about 2.2.
-    Images are in electrons.
+    Images are in electrons. ``arcelin2020+visAsY``, ``arcelin2020+codeNirSky`` and
+    ``arcelin2020+visAsY+codeNirSky`` are the same with what the published code does otherwise than the paper.
 ``lsst10yr``
     LSST after ten years in honest AB magnitudes, with the constants of `surveycodex`. Images are in nJy.
 """
 
-__all__ = ["Band", "PsfModel", "Survey", "get_survey", "survey_names"]
+__all__ = ["Band", "PsfModel", "Survey", "get_survey", "survey_names", "survey_variant"]
 
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from math import pi
 
 import numpy as np
@@ -130,7 +131,7 @@ class Band:
     name : `str`
         Case matters: LSST's y and Euclid's Y are two bands.
     instrument, physical_filter : `str`
-        What took it; together they name the bandpass.
+        What took it.
     pixel_scale : `float`
         Pixel side [arcsec].
     psf : `PsfModel`
@@ -144,6 +145,8 @@ class Band:
         Collecting area over HST's that scales fluxes into electrons; 1 where fluxes are AB.
     electrons_per_unit : `float`
         Electrons that one image unit stands for.
+    bandpass : (`str`, `str`)
+        Instrument and band whose throughput makes the fluxes; the band's own by default.
     """
 
     name: str
@@ -156,6 +159,11 @@ class Band:
     exposure_time: float
     area_ratio: float = 1.0
     electrons_per_unit: float = 1.0
+    bandpass: tuple[str, str] | None = None
+
+    def __post_init__(self):
+        if self.bandpass is None:
+            object.__setattr__(self, "bandpass", (self.instrument, self.name))
 
     @property
     def sky_level(self):
@@ -254,7 +262,7 @@ class Survey:
         return np.array(index, dtype=np.int64)
 
 
-def _arcelin2020():
+def _arcelin2020(vis_as_y=False, code_nir_sky=False):
     """The ten bands of Arcelin et al. 2020, table 1 and their published code."""
     lsst_psf = PsfModel("kolmogorov", fwhm=0.65)
     vis_psf = PsfModel("moffat", fwhm=0.18, beta=2.5)
@@ -268,12 +276,17 @@ def _arcelin2020():
         ("z", 27.40, 19.60, 160),
         ("y", 26.58, 18.63, 160),
     ]
-    # name, instrument, pixel scale, PSF, zero point, sky brightness. The NISP skies scale VIS's.
+    # The NISP skies scale VIS's.
+    nir_sky = {"Y": 22.35 * 22.57 / 21.95, "J": 22.35 * 22.53 / 21.95, "H": 22.35 * 21.90 / 21.95}
+    if code_nir_sky:
+        # The published code lists the skies as Y, J, H beside the filters H, J, Y.
+        nir_sky["Y"], nir_sky["H"] = nir_sky["H"], nir_sky["Y"]
+    # name, instrument, pixel scale, PSF, zero point, sky brightness
     euclid = [
         ("VIS", "Euclid_VIS", 0.1, vis_psf, 25.58, 22.35),
-        ("Y", "Euclid_NISP", 0.3, nisp_psf, 24.25, 22.35 * 22.57 / 21.95),
-        ("J", "Euclid_NISP", 0.3, nisp_psf, 24.29, 22.35 * 22.53 / 21.95),
-        ("H", "Euclid_NISP", 0.3, nisp_psf, 24.92, 22.35 * 21.90 / 21.95),
+        ("Y", "Euclid_NISP", 0.3, nisp_psf, 24.25, nir_sky["Y"]),
+        ("J", "Euclid_NISP", 0.3, nisp_psf, 24.29, nir_sky["J"]),
+        ("H", "Euclid_NISP", 0.3, nisp_psf, 24.92, nir_sky["H"]),
     ]
     bands = [
         Band(name, "LSST", f"LSST_{name}", 0.2, lsst_psf, zeropoint, sky, 15.0 * number, LSST_AREA / HST_AREA)
@@ -284,7 +297,11 @@ def _arcelin2020():
         )
         for name, instrument, scale, psf, zeropoint, sky in euclid
     ]
-    return Survey("arcelin2020", tuple(bands), "arcelin2020", "electron")
+    if vis_as_y:
+        # The published code reads the throughput of NISP Y for VIS.
+        bands = [replace(b, bandpass=("Euclid_NISP", "Y")) if b.name == "VIS" else b for b in bands]
+    name = survey_variant("arcelin2020", visAsY=vis_as_y, codeNirSky=code_nir_sky)
+    return Survey(name, tuple(bands), "arcelin2020", "electron")
 
 
 def _lsst10yr():
@@ -313,7 +330,29 @@ def _lsst10yr():
     return Survey("lsst10yr", tuple(bands), "AB", "nJy")
 
 
-_MAKERS = {"arcelin2020": _arcelin2020, "lsst10yr": _lsst10yr}
+def survey_variant(name, **options):
+    """Name of a survey with some of its options on.
+
+    Parameters
+    ----------
+    name : `str`
+        Plain name.
+    **options : `bool`
+        Such as ``visAsY=True``.
+
+    Returns
+    -------
+    name : `str`
+        Such as "arcelin2020+visAsY", which `get_survey` takes.
+    """
+    return "+".join([name] + [option for option, on in options.items() if on])
+
+
+_MAKERS = {
+    survey_variant("arcelin2020", visAsY=vis, codeNirSky=sky): partial(_arcelin2020, vis, sky)
+    for vis in (False, True)
+    for sky in (False, True)
+} | {"lsst10yr": _lsst10yr}
 
 
 @lru_cache

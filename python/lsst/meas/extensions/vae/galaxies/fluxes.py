@@ -162,7 +162,7 @@ def counts_per_second(survey, sed, redshift, magnitude):
     rate = np.empty(sed.shape + (len(survey.bands),))
     anchor = 10 ** (-0.4 * magnitude)
     for index, band in enumerate(survey.bands):
-        table = _ratio_table(band.instrument, band.name, survey.magnitude_system)
+        table = _ratio_table(*band.bandpass, survey.magnitude_system)
         above = np.minimum(below + 1, table.shape[1] - 1)
         ratio = (1 - fraction) * table[sed, below] + fraction * table[sed, above]
         zeropoint = band.zeropoint if survey.magnitude_system == "AB" else F814W_ZEROPOINT
