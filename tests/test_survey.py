@@ -35,6 +35,29 @@ def test_arcelin2020_sky_levels_agree_with_the_papers_electrons_per_pixel():
         assert survey[name].sky_level == pytest.approx(electrons, rel=1.2e-3 if name == "VIS" else 1e-3)
 
 
+def test_arcelin2020_nisp_sky_levels_are_right_by_hand():
+    survey = get_survey("arcelin2020")
+    # Sky 22.35 of VIS times the ratio of a model's skies (22.57, 22.53, 21.90 to 21.95), through the zero
+    # points 24.25, 24.29, 24.92: 3.2172, 3.4656, 11.178 e-/s/arcsec^2, on 0.09 arcsec^2 for 1800 s.
+    sky = {"Y": 22.98130, "J": 22.94057, "H": 22.29909}
+    rate = {"Y": 3.21722, "J": 3.46555, "H": 11.17801}
+    electrons = {"Y": 521.19, "J": 561.42, "H": 1810.84}
+    for name in "YJH":
+        assert survey[name].sky_brightness == pytest.approx(sky[name], abs=1e-5)
+        assert rate[name] * 0.3**2 * 4 * 450 == pytest.approx(electrons[name], rel=1e-4)
+        assert survey[name].sky_level == pytest.approx(electrons[name], rel=1e-5)
+
+
+def test_lsst10yr_sky_level_is_right_by_hand():
+    # r: 21.2 mag/arcsec^2, zero point 28.13: 591.6 e-/s/arcsec^2, on 0.04 arcsec^2 for 184 visits of 30 s.
+    assert get_survey("lsst10yr")["r"].sky_level == pytest.approx(591.56 * 0.04 * 184 * 30, rel=1e-4)
+
+
+def test_nanojanskys_of_lsst10yr_are_right_by_hand():
+    # An electron a second is AB 28.13, 10^(0.4 x (31.4 - 28.13)) = 20.324 nJy, for 5520 s.
+    assert get_survey("lsst10yr")["r"].electrons_per_unit == pytest.approx(5520 / 20.3236, rel=1e-5)
+
+
 def test_sky_level_is_right_by_hand():
     # 20 mag/arcsec^2 where 25 is one electron a second: 100 e-/s/arcsec^2, on 0.04 arcsec^2 for 10 s.
     band = Band("r", "LSST", "LSST_r", 0.2, PsfModel("gaussian", 0.7), 25.0, 20.0, 10.0)
