@@ -2,11 +2,12 @@
 #
 # Copyright the meas_extensions_vae developers.
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What drawing needs of a catalogue: fluxes and profiles by number."""
+"""What drawing needs of a catalogue, for one survey: fluxes and profiles by number."""
 
-__all__ = ["GalaxyLibrary"]
+__all__ = ["GalaxyLibrary", "SourceLibrary"]
 
 import math
+from dataclasses import replace
 
 import galsim
 import numpy as np
@@ -15,8 +16,131 @@ from ..errors import CatalogError
 from .render import component_profile, rounded_index
 
 
-class GalaxyLibrary:
-    """What drawing needs of a catalogue, for one survey, as plain arrays.
+class SourceLibrary:
+    """Sources of one kind, as plain arrays: the common shape of all libraries.
+
+    Attributes
+    ----------
+    ident : `numpy.ndarray`, int64 [source]
+        Catalogue number; negative for stars.
+    redshift : `numpy.ndarray`, float64 [source]
+        NaN for stars.
+    magnitudes : `numpy.ndarray`, float64 [source, band]
+        In the survey's own system.
+    ab_magnitude : `numpy.ndarray`, float64 [source]
+        AB magnitude through the bandpass of the reference band, whatever the survey's system.
+    fluxes : `numpy.ndarray`, float64 [source, component, band]
+        [image unit]; 0 where there is no such component.
+    star, real : `numpy.ndarray`, bool [source]
+        Whether it is a star, or drawn from an image of HST.
+    reference : `int`
+        Index of the reference band.
+    """
+
+    def __init__(self, survey, ident, redshift, magnitudes, ab_magnitude, electrons, star=False, real=False):
+        self.reference = survey.band_names.index(survey.reference_band)
+        self.ident = np.asarray(ident, np.int64)
+        self.redshift = np.asarray(redshift, np.float64)
+        self.magnitudes = magnitudes
+        self.ab_magnitude = ab_magnitude
+        # Image units from here on.
+        self.fluxes = electrons / [band.electrons_per_unit for band in survey.bands]
+        self.star = np.full(len(self), star)
+        self.real = np.full(len(self), real)
+
+    def __len__(self):
+        return len(self.ident)
+
+    @property
+    def reference_magnitude(self):
+        """Reference-band magnitudes [source] in the survey's system."""
+        return self.magnitudes[:, self.reference]
+
+    def components(self, index, rotation=0.0, shear=(0.0, 0.0)):
+        """Profiles and fluxes of a source's components.
+
+        Parameters
+        ----------
+        index : `int`
+        rotation : `float`
+            Angle by which it is turned, anticlockwise [rad].
+        shear : pair of `float`
+            Reduced shear.
+
+        Returns
+        -------
+        components : `list` [(`galsim.GSObject`, `numpy.ndarray` [band])]
+            Centred unit-flux profile and fluxes [image unit] of each.
+
+        Raises
+        ------
+        galsim.GalSimError
+            If it cannot be drawn.
+        """
+        raise NotImplementedError
+
+    def describe(self, index, rotation, shear, band_names):
+        """All that draws a source again, as columns of a field's truth.
+
+        Parameters
+        ----------
+        index, rotation, shear
+            As in `components`.
+        band_names : sequence of `str`
+            Of the survey's bands, in order.
+
+        Returns
+        -------
+        columns : `dict`
+            ident, redshift, star, real, r_mag_ab, flux_<b> [image unit], mag_<b>; of component c = 0, 1:
+            sersic_n_<c>, hlr_<c> [arcsec], q_<c>, angle_<c> [rad] (NaN where it is no Sersic profile),
+            flux_<c>_<b>; rotation [rad], g1, g2.
+        """
+        total = self.fluxes[index].sum(axis=0)
+        columns = {
+            "ident": self.ident[index],
+            "redshift": self.redshift[index],
+            "star": self.star[index],
+            "real": self.real[index],
+            "r_mag_ab": self.ab_magnitude[index],
+        }
+        columns |= {f"flux_{name}": total[b] for b, name in enumerate(band_names)}
+        columns |= {f"mag_{name}": self.magnitudes[index, b] for b, name in enumerate(band_names)}
+        for c, (shape, flux) in enumerate(zip(self._describe_shapes(index, rotation), self.fluxes[index])):
+            columns |= {f"{name}_{c}": value for name, value in zip(_SHAPE_NAMES, shape)}
+            columns |= {f"flux_{c}_{name}": flux[b] for b, name in enumerate(band_names)}
+        return columns | {"rotation": rotation, "g1": shear[0], "g2": shear[1]}
+
+    def _describe_shapes(self, index, rotation):
+        """Sersic index, half-light radius, axis ratio and turned angle of both components."""
+        return np.full((2, 4), np.nan)
+
+
+_SHAPE_NAMES = ("sersic_n", "hlr", "q", "angle")
+
+
+def _ab_magnitude(galaxies, survey, colour_gradients=True):
+    """AB magnitudes through the reference band's own bandpass [float64 [galaxy]]."""
+    honest = replace(survey.select([survey.reference_band]), magnitude_system="AB")
+    return galaxies.magnitudes(honest, colour_gradients=colour_gradients)[:, 0]
+
+
+def _usable(electrons, magnitudes, survey, mag_limit, what):
+    """Indices of sources with fluxes and brighter than the limit; refuses to find none."""
+    reference = magnitudes[:, survey.band_names.index(survey.reference_band)]
+    usable = np.isfinite(electrons).all(axis=(1, 2)) & np.isfinite(reference)
+    if mag_limit is not None:
+        usable &= reference < mag_limit
+    if not usable.any():
+        raise CatalogError(
+            f"None of {len(usable)} {what} has {survey.reference_band} < {mag_limit} in {survey.name}: "
+            f"raise mag_limit or give other {what}"
+        )
+    return np.flatnonzero(usable)
+
+
+class GalaxyLibrary(SourceLibrary):
+    """Parametric galaxies: one Sersic profile, or bulge and disc.
 
     Parameters
     ----------
@@ -34,24 +158,18 @@ class GalaxyLibrary:
     """
 
     def __init__(self, galaxies, survey, mag_limit=None, colour_gradients=True, sersic_round=0.05):
-        self.reference = survey.band_names.index(survey.reference_band)
         magnitudes = galaxies.magnitudes(survey, colour_gradients=colour_gradients)
         electrons = galaxies.fluxes(survey, colour_gradients=colour_gradients)
-        usable = np.isfinite(electrons).all(axis=(1, 2)) & np.isfinite(magnitudes[:, self.reference])
-        if mag_limit is not None:
-            usable &= magnitudes[:, self.reference] < mag_limit
-        if not usable.any():
-            raise CatalogError(
-                f"None of {len(galaxies)} galaxies has {survey.reference_band} < {mag_limit} in "
-                f"{survey.name}: "
-                "raise mag_limit or give other galaxies"
-            )
-        chosen = np.flatnonzero(usable)
-        self.ident = np.asarray(galaxies.ident)[chosen]
-        self.redshift = np.asarray(galaxies.redshift, np.float64)[chosen]
-        self.magnitudes = magnitudes[chosen]
-        # Image units from here on.
-        self.fluxes = (electrons / [band.electrons_per_unit for band in survey.bands])[chosen]
+        chosen = _usable(electrons, magnitudes, survey, mag_limit, "galaxies")
+        ab_magnitude = _ab_magnitude(galaxies, survey, colour_gradients)
+        super().__init__(
+            survey,
+            np.asarray(galaxies.ident)[chosen],
+            np.asarray(galaxies.redshift)[chosen],
+            magnitudes[chosen],
+            ab_magnitude[chosen],
+            electrons[chosen],
+        )
         components = galaxies.components
         names = ("sersic_n", "hlr", "q", "position_angle")
         self._shapes = np.stack(
@@ -59,56 +177,13 @@ class GalaxyLibrary:
         )
         self._sersic_round = sersic_round
 
-    def __len__(self):
-        return len(self.ident)
-
-    @property
-    def reference_magnitude(self):
-        """Reference-band magnitudes [galaxy] in the survey's system."""
-        return self.magnitudes[:, self.reference]
-
-    def describe(self, index, rotation, shear, band_names):
-        """All that draws a galaxy again, as columns of a field's truth.
-
-        Returns
-        -------
-        columns : `dict`
-        """
-        total = self.fluxes[index].sum(axis=0)
-        columns = {"ident": self.ident[index], "redshift": self.redshift[index]}
-        columns |= {f"flux_{name}": total[b] for b, name in enumerate(band_names)}
-        columns |= {f"mag_{name}": self.magnitudes[index, b] for b, name in enumerate(band_names)}
-        for c, ((sersic_n, hlr, q, angle), flux) in enumerate(zip(self._shapes[index], self.fluxes[index])):
-            columns |= {
-                f"sersic_n_{c}": rounded_index(sersic_n, self._sersic_round),
-                f"hlr_{c}": hlr,
-                f"q_{c}": q,
-                f"angle_{c}": (angle + rotation) % math.pi,
-            }
-            columns |= {f"flux_{c}_{name}": flux[b] for b, name in enumerate(band_names)}
-        return columns | {"g1": shear[0], "g2": shear[1]}
+    def _describe_shapes(self, index, rotation):
+        return [
+            (rounded_index(sersic_n, self._sersic_round), hlr, q, (angle + rotation) % math.pi)
+            for sersic_n, hlr, q, angle in self._shapes[index]
+        ]
 
     def components(self, index, rotation=0.0, shear=(0.0, 0.0)):
-        """Profiles and fluxes of a galaxy's components.
-
-        Parameters
-        ----------
-        index : `int`
-        rotation : `float`
-            Angle by which the galaxy is turned, anticlockwise [rad].
-        shear : pair of `float`
-            Reduced shear.
-
-        Returns
-        -------
-        components : `list` [(`galsim.GSObject`, `numpy.ndarray` [band])]
-            Centred unit-flux profile and fluxes [image unit] of each.
-
-        Raises
-        ------
-        galsim.GalSimError
-            If the galaxy cannot be drawn.
-        """
         found = []
         for (sersic_n, hlr, q, angle), flux in zip(self._shapes[index], self.fluxes[index]):
             if np.any(flux > 0):
