@@ -10,7 +10,7 @@ import pytest
 
 from lsst.meas.extensions.vae.errors import CatalogError
 from lsst.meas.extensions.vae.galaxies import SED_NAMES, synthetic_galaxies
-from lsst.meas.extensions.vae.simulation.library import GalaxyLibrary
+from lsst.meas.extensions.vae.simulation.library import GalaxyLibrary, StarLibrary
 from lsst.meas.extensions.vae.simulation.render import ProfileRenderer, component_profile
 from lsst.meas.extensions.vae.survey import get_survey
 
@@ -97,3 +97,45 @@ def test_description_draws_the_galaxy_again():
         again = component_profile(*shape, shear=shear, sersic_round=0)
         np.testing.assert_allclose(renderer.draw(again), renderer.draw(profile), atol=1e-7)
         np.testing.assert_array_equal([row[f"flux_{c}_{name}"] for name in survey.band_names], flux)
+
+
+@pytest.mark.parametrize("name", ["arcelin2020", "lsst10yr"])
+def test_stars_have_the_common_shape(name):
+    survey = get_survey(name, list("ugrizy"))
+    library = StarLibrary(survey, 200, seed=3)
+    check_common_shape(library, survey)
+    assert len(library) == 200
+    assert library.star.all()
+    assert not library.real.any()
+    assert np.isnan(library.redshift).all()
+    assert (library.ident < 0).all()
+    row = library.describe(5, 0.3, (0.0, 0.0), survey.band_names)
+    assert set(row) == set(GalaxyLibrary(GALAXIES, survey).describe(5, 0.3, (0.0, 0.0), survey.band_names))
+    assert row["star"]
+    assert row["flux_r"] == row["flux_0_r"] == library.fluxes[5, 0, 2]
+    assert row["flux_1_r"] == 0
+
+
+def test_stars_brighter_than_the_limit_are_kept_in_step_and_splits_share_none():
+    survey = get_survey("lsst10yr", ["r", "i"])
+    whole, cut = StarLibrary(survey, 400, seed=3), StarLibrary(survey, 400, seed=3, mag_limit=23.5)
+    kept = whole.reference_magnitude < 23.5
+    assert 0 < kept.sum() < len(whole)
+    for name in ("ident", "ab_magnitude", "magnitudes", "fluxes"):
+        np.testing.assert_array_equal(getattr(cut, name), getattr(whole, name)[kept])
+    assert not set(whole.ident) & set(StarLibrary(survey, 400, seed=3, split="test").ident)
+    with pytest.raises(CatalogError, match="None of 400 stars has r < 17"):
+        StarLibrary(survey, 400, seed=3, mag_limit=17)
+
+
+def test_a_star_is_drawn_as_the_psf_whatever_its_rotation_and_shear():
+    survey = get_survey("arcelin2020", ["r", "VIS", "H"])
+    library = StarLibrary(survey, 10, seed=3)
+    [(profile, flux)] = library.components(2, 1.0, (0.1, 0.0))
+    np.testing.assert_array_equal(flux, library.fluxes[2, 0])
+    for image, (psf, scale) in zip(
+        ProfileRenderer(survey.profile_kinds).draw(profile, 0.31, -1.24), survey.profile_kinds
+    ):
+        star = psf.profile().shift(0.31, -1.24)
+        expected = star.drawImage(nx=64, ny=64, scale=scale, dtype=float).array
+        np.testing.assert_allclose(image, expected, rtol=0, atol=2e-4 * expected.max())

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import CatalogError
-from .fluxes import SED_NAMES, counts_per_second
+from .fluxes import SED_NAMES, counts_per_second, electrons_of_rates, magnitudes_of_rates
 
 _LOG = logging.getLogger(__name__)
 
@@ -230,8 +230,7 @@ class GalaxyCatalog:
         fluxes : `numpy.ndarray`, float64 [N, 2, n_bands]
             Divide by `Band.electrons_per_unit` for image units. 0 where there is no such component.
         """
-        scale = [band.area_ratio * band.exposure_time for band in survey.bands]
-        return self._rates(survey, colour_gradients) * np.array(scale)
+        return electrons_of_rates(survey, self._rates(survey, colour_gradients))
 
     def magnitudes(self, survey, colour_gradients=True):
         """Magnitudes in the survey's own system, never to be mixed with another's.
@@ -247,9 +246,7 @@ class GalaxyCatalog:
         magnitudes : `numpy.ndarray`, float64 [N, n_bands]
             Infinite where the SED has no light in the band.
         """
-        rate = self._rates(survey, colour_gradients).sum(axis=1)
-        with np.errstate(divide="ignore"):
-            return np.array([band.zeropoint for band in survey.bands]) - 2.5 * np.log10(rate)
+        return magnitudes_of_rates(survey, self._rates(survey, colour_gradients).sum(axis=1))
 
 
 def check_columns(table, name):

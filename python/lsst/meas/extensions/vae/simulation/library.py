@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What drawing needs of a catalogue, for one survey: fluxes and profiles by number."""
 
-__all__ = ["GalaxyLibrary", "SourceLibrary"]
+__all__ = ["GalaxyLibrary", "SourceLibrary", "StarLibrary"]
 
 import math
 from dataclasses import replace
@@ -13,7 +13,8 @@ import galsim
 import numpy as np
 
 from ..errors import CatalogError
-from .render import component_profile, rounded_index
+from ..galaxies import synthetic_stars
+from .render import component_profile, point_source, rounded_index
 
 
 class SourceLibrary:
@@ -119,10 +120,9 @@ class SourceLibrary:
 _SHAPE_NAMES = ("sersic_n", "hlr", "q", "angle")
 
 
-def _ab_magnitude(galaxies, survey, colour_gradients=True):
-    """AB magnitudes through the reference band's own bandpass [float64 [galaxy]]."""
-    honest = replace(survey.select([survey.reference_band]), magnitude_system="AB")
-    return galaxies.magnitudes(honest, colour_gradients=colour_gradients)[:, 0]
+def _in_ab(survey):
+    """A survey of the reference band alone, through its own bandpass, in AB."""
+    return replace(survey.select([survey.reference_band]), magnitude_system="AB")
 
 
 def _usable(electrons, magnitudes, survey, mag_limit, what):
@@ -161,7 +161,7 @@ class GalaxyLibrary(SourceLibrary):
         magnitudes = galaxies.magnitudes(survey, colour_gradients=colour_gradients)
         electrons = galaxies.fluxes(survey, colour_gradients=colour_gradients)
         chosen = _usable(electrons, magnitudes, survey, mag_limit, "galaxies")
-        ab_magnitude = _ab_magnitude(galaxies, survey, colour_gradients)
+        ab_magnitude = galaxies.magnitudes(_in_ab(survey), colour_gradients=colour_gradients)[:, 0]
         super().__init__(
             survey,
             np.asarray(galaxies.ident)[chosen],
@@ -193,3 +193,47 @@ class GalaxyLibrary(SourceLibrary):
         if not found:
             raise galsim.GalSimValueError("A galaxy without light", index)
         return found
+
+
+class StarLibrary(SourceLibrary):
+    """Stars: point sources, of the simple population of `~lsst.meas.extensions.vae.galaxies.synthetic_stars`.
+
+    Parameters
+    ----------
+    survey : `Survey`
+    n : `int`
+        Stars drawn; those that ``mag_limit`` cuts are left out.
+    seed : `int`
+        Not negative.
+    mag_limit : `float` or `None`
+        Reference-band cut in the survey's magnitudes.
+    split : `str`
+        Each split has its own stars.
+    faintest : `float`
+        Faintest F814W magnitude drawn.
+
+    Raises
+    ------
+    CatalogError
+        If a number is out of range or no star is left.
+    """
+
+    def __init__(self, survey, n, seed, mag_limit=None, split="train", faintest=25.2):
+        stars = synthetic_stars(n, seed, split, faintest)
+        magnitudes = stars.magnitudes(survey)
+        # The second component, which galaxies may have, is empty.
+        electrons = np.stack([stars.fluxes(survey), np.zeros_like(magnitudes)], axis=1)
+        chosen = _usable(electrons, magnitudes, survey, mag_limit, "stars")
+        super().__init__(
+            survey,
+            stars.ident[chosen],
+            np.full(len(chosen), np.nan),
+            magnitudes[chosen],
+            stars.magnitudes(_in_ab(survey))[chosen, 0],
+            electrons[chosen],
+            star=True,
+        )
+
+    def components(self, index, rotation=0.0, shear=(0.0, 0.0)):
+        """One point source, which rotation and shear leave as it is: see `SourceLibrary.components`."""
+        return [(point_source(), self.fluxes[index, 0])]

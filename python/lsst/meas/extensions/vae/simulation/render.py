@@ -12,7 +12,14 @@ is ours, because then the costly evaluation is shared by all PSFs of one pixel
 scale and one drawing costs a quarter of `galsim.GSObject.drawImage`.
 """
 
-__all__ = ["PROFILE_ERROR", "SERSIC_RANGE", "ProfileRenderer", "component_profile", "rounded_index"]
+__all__ = [
+    "PROFILE_ERROR",
+    "SERSIC_RANGE",
+    "ProfileRenderer",
+    "component_profile",
+    "point_source",
+    "rounded_index",
+]
 
 import functools
 import math
@@ -98,6 +105,11 @@ def component_profile(sersic_n, hlr, q=1.0, angle=0.0, shear=(0.0, 0.0), sersic_
         matrix = galsim.Shear(g1=shear[0], g2=shear[1]).getMatrix() @ matrix
     flux_ratio = 1.0 / abs(np.linalg.det(matrix))
     return galsim.Transform(base, matrix.ravel(), flux_ratio=flux_ratio)
+
+
+def point_source():
+    """A star's light before the PSF [`galsim.GSObject`]: unit flux, centred."""
+    return galsim.DeltaFunction(flux=1.0, gsparams=_GSPARAMS)
 
 
 def _highest_frequency(psf, scale):
