@@ -17,6 +17,7 @@ __all__ = [
     "SceneSettings",
     "StampSample",
     "component_profile",
+    "draw_again",
     "detect",
     "simulate_field",
     "simulate_stamps",
@@ -32,6 +33,7 @@ _HOMES = {
     "ProfileRenderer": "render",
     "component_profile": "render",
     "SceneSettings": "scenes",
+    "draw_again": "scenes",
     "simulate_stamps": "scenes",
     "StampSample": "shards",
 }

@@ -18,25 +18,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from astropy.table import Table, vstack
 
-from ..errors import ShardError
+from ..errors import ImageError, ShardError
 from ..files import replacing
+from .hdf5 import ArrayOnDisk, read_array, read_table, reading, write_array, write_table
 
 PROFILE_SCALE = 256.0
 """Profiles are stored times this, which puts them into float16's range."""
 
 SHARD_FORMAT = "vae_stamp_sample"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 
 # Profiles are rounded to this part of their peak's power of two: digits far below any noise would
 # not compress.
 _PROFILE_STEP = 2.0**-17
 
-_MAX_BYTES = 32 * 2**30
 _MAX_TEXT = 2**20
-# DEFLATE cannot shrink more than this: a header that claims more lies about data that the file does not hold.
-_MAX_COMPRESSION = 1100
-_CHUNK_BYTES = 2**19
 
 
 def pack_profiles(profiles):
@@ -100,7 +98,9 @@ class StampSample:
         Versions of what drew the scenes.
     profiles : `numpy.ndarray` [row, kind, y, x] of `float16`
         Fraction of the flux in each pixel times `PROFILE_SCALE`; one row is
-        one component of one galaxy, one kind is one (PSF, pixel scale).
+        one component of one galaxy, one kind is one (PSF, pixel scale). An
+        `ArrayOnDisk`, which gives slices, where the sample was opened rather
+        than read.
     fluxes : `numpy.ndarray` [row, band] of `float32`
         Flux [the survey's image unit].
     scene : `numpy.ndarray` [row] of `int32`
@@ -108,12 +108,28 @@ class StampSample:
     galaxy : `numpy.ndarray` [row] of `int8`
         0 the target, 1 and up its neighbours.
     truth : `astropy.table.Table`
-        One row a scene, numbers only.
+        One row a scene, numbers only; of the target, in the reference band,
+        where not said. scene; base_scene, which the versions of one sheared
+        scene share; g1, g2, the shear; split (0 train, 1 validation, 2 test,
+        -1 a star); ident; redshift; mag_<b> and r_mag (the survey's system),
+        r_mag_ab (AB); e1, e2 (KSB, NaN where hsm_failed); snr, snr_<b>;
+        b_closest, b_tot; delta_mag_c (nearest neighbour's magnitude less the
+        target's) and neighbour_distance [arcsec], NaN for a target alone;
+        n_galaxies; x, y [pixel]; star; real; target_is_brightest; n_peaks
+        (-1 where none were looked for); seed, of the scene; noise_seed, for
+        noise that the versions of one scene share.
     band_profile : `numpy.ndarray` [band] of `int64`
         Which kind each band uses.
     survey_info : `dict`
         The survey's numbers (image unit, and of each band its pixel scale,
         zero point, sky level, electrons per unit, PSF), json-able.
+    objects : `astropy.table.Table`, optional
+        One row a galaxy or star, in order: scene, galaxy (0 the target),
+        ident, star, real, x, y [pixel of the reference band], redshift,
+        mag_<b>, r_mag_ab, rotation [rad], g1, g2.
+    psf : `numpy.ndarray` [scene, kind, 3] of `float32`, optional
+        FWHM [arcsec] and ellipticity e1, e2 of each scene's PSFs; an FWHM of
+        0 where they are not known.
     """
 
     survey: str
@@ -130,9 +146,15 @@ class StampSample:
     truth: object
     band_profile: np.ndarray
     survey_info: dict = field(default_factory=dict)
+    objects: object = None
+    psf: np.ndarray | None = None
 
     def __post_init__(self):
         self.bands = tuple(self.bands)
+        if self.objects is None:
+            self.objects = Table()
+        if self.psf is None:
+            self.psf = np.zeros((len(self.truth), self.profiles.shape[1], 3), np.float32)
         _check_arrays(self)
 
     def __len__(self):
@@ -222,6 +244,102 @@ class StampSample:
             image += flux[:, None, None] * profile[self.band_profile]
         return image
 
+    @functools.cached_property
+    def profile_kinds(self):
+        """PSF model and pixel scale [arcsec] of each profile kind, as the
+        survey has them [`tuple`]; a `ShardError` if that is not known.
+        """
+        from ..survey import PsfModel
+
+        try:
+            found = {
+                int(kind): (PsfModel(**band["psf"]), float(band["pixel_scale"]))
+                for band, kind in zip(self.survey_info["bands"], self.band_profile, strict=True)
+            }
+            return tuple(found[kind] for kind in range(self.profiles.shape[1]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ShardError(
+                f"survey_info does not tell the PSFs of the sample's {self.profiles.shape[1]} profile kinds "
+                f"({error!r}): simulate it again"
+            ) from None
+
+    def psf_models(self, index):
+        """PSFs of one scene.
+
+        Parameters
+        ----------
+        index : `int`
+            Scene.
+
+        Returns
+        -------
+        models : `tuple` [`PsfModel`]
+            Of each profile kind.
+
+        Raises
+        ------
+        ShardError
+            If they are not known.
+        """
+        from .psfs import unpack_psfs
+
+        try:
+            return unpack_psfs(self.psf[index], self.profile_kinds)
+        except ImageError as error:
+            raise ShardError(f"scene {index}: {error}") from None
+
+    def psf_kernels(self, index, size=41):
+        """PSF images of one scene, the pixel included.
+
+        Parameters
+        ----------
+        index : `int`
+            Scene.
+        size : `int`
+            Side [pixel], odd.
+
+        Returns
+        -------
+        kernels : `numpy.ndarray`, float64 [band, size, size]
+            Each of unit sum.
+        """
+        scales = [scale for _, scale in self.profile_kinds]
+        kernels = [model.kernel(scale, size) for model, scale in zip(self.psf_models(index), scales)]
+        return np.stack(kernels)[self.band_profile]
+
+    def select(self, scenes):
+        """Some of the scenes, numbered anew.
+
+        Parameters
+        ----------
+        scenes : sequence of `int`
+            In the order wanted.
+
+        Returns
+        -------
+        sample : `StampSample`
+        """
+        spans = [self.rows(index) for index in scenes]
+        rows = np.concatenate([np.arange(span.start, span.stop) for span in spans] or [np.arange(0)])
+        counts = [span.stop - span.start for span in spans]
+        truth, objects = self.truth[list(scenes)], self.objects
+        if "scene" in objects.colnames:
+            of_scene = [np.flatnonzero(objects["scene"] == index % self.n_scenes) for index in scenes]
+            objects = objects[np.concatenate(of_scene)]
+            objects["scene"] = np.repeat(np.arange(len(spans), dtype=np.int32), [len(o) for o in of_scene])
+        if "scene" in truth.colnames:
+            truth["scene"] = np.arange(len(spans), dtype=np.int32)
+        return dataclasses.replace(
+            self,
+            profiles=np.concatenate([self.profiles[span] for span in spans]),
+            fluxes=self.fluxes[rows],
+            scene=np.repeat(np.arange(len(spans), dtype=np.int32), counts),
+            galaxy=self.galaxy[rows],
+            truth=truth,
+            objects=objects,
+            psf=self.psf[list(scenes)],
+        )
+
     @classmethod
     def concatenate(cls, samples):
         """Join samples of one survey, kind and split; the first's description
@@ -240,8 +358,6 @@ class StampSample:
         ShardError
             If there is none or they do not fit together.
         """
-        from astropy.table import vstack
-
         if not samples:
             raise ShardError("No samples to join: expected one at least")
         first = samples[0]
@@ -256,17 +372,29 @@ class StampSample:
                 raise ShardError("Samples differ in the shape of their profiles; join equal ones only")
         if len(samples) == 1:
             return first
-        starts = np.cumsum([0] + [sample.n_scenes for sample in samples])
-        truth = vstack([sample.truth for sample in samples], metadata_conflicts="silent")
+        starts = np.cumsum([0] + [sample.n_scenes for sample in samples]).astype(np.int32)
+        truth, objects = (
+            vstack([getattr(sample, name) for sample in samples], metadata_conflicts="silent")
+            for name in ("truth", "objects")
+        )
         if "scene" in truth.colnames:
-            truth["scene"] = np.arange(len(truth))
+            truth["scene"] = np.arange(len(truth), dtype=np.int32)
+        if "base_scene" in truth.colnames:
+            # Numbers of scenes are as good as any to tell bases of different samples apart.
+            bases = [s.truth["base_scene"] + start for s, start in zip(samples, starts)]
+            truth["base_scene"] = np.concatenate(bases)
+        if "scene" in objects.colnames:
+            numbers = [s.objects["scene"] + start for s, start in zip(samples, starts)]
+            objects["scene"] = np.concatenate(numbers)
         return dataclasses.replace(
             first,
             profiles=np.concatenate([sample.profiles for sample in samples]),
             fluxes=np.concatenate([sample.fluxes for sample in samples]),
-            scene=np.concatenate([s.scene + np.int32(start) for s, start in zip(samples, starts)]),
+            scene=np.concatenate([s.scene + start for s, start in zip(samples, starts)]),
             galaxy=np.concatenate([sample.galaxy for sample in samples]),
             truth=truth,
+            objects=objects,
+            psf=np.concatenate([sample.psf for sample in samples]),
         )
 
     def write(self, path):
@@ -292,12 +420,10 @@ class StampSample:
         file.attrs["n_scenes"] = self.n_scenes
         for name in ("bands", "settings", "versions", "survey_info"):
             file.attrs[name] = json.dumps(getattr(self, name), sort_keys=True)
-        options = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
-        for name in ("profiles", "fluxes", "scene", "galaxy", "band_profile"):
-            _write_array(file, name, getattr(self, name), options)
-        truth = file.create_group("truth", track_order=True)
-        for name in self.truth.colnames:
-            _write_array(truth, name, np.asarray(self.truth[name]), options)
+        for name in ("profiles", "fluxes", "scene", "galaxy", "band_profile", "psf"):
+            write_array(file, name, getattr(self, name))
+        for name in ("truth", "objects"):
+            write_table(file, name, getattr(self, name))
 
     @classmethod
     def read(cls, path):
@@ -317,27 +443,54 @@ class StampSample:
             If the file is absent, foreign, truncated, damaged, or its header
             claims what it does not hold.
         """
+        return cls._load(path, read_array)
+
+    @classmethod
+    def open(cls, path):
+        """Read all of a shard but its profiles, which are read slice by slice
+        when they are asked for.
+
+        Parameters
+        ----------
+        path : path-like
+            It must not change while the sample is in use.
+
+        Returns
+        -------
+        sample : `StampSample`
+            Does all that one in memory does. It can be pickled, as long as
+            the file stays; it closes as a context manager, or by `close`.
+
+        Raises
+        ------
+        ShardError
+            As `read`.
+        """
+        return cls._load(path, lambda group, name, ndim: ArrayOnDisk(path, name, ndim))
+
+    def close(self):
+        """Close the file of a sample that was opened."""
+        if isinstance(self.profiles, ArrayOnDisk):
+            self.profiles.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    @classmethod
+    def _load(cls, path, load_profiles):
         import h5py
 
         path = Path(path)
         if not path.is_file():
             raise ShardError(f"No shard at {path}: expected an HDF5 file; simulate it first")
-        try:
-            with h5py.File(path, "r") as file:
-                return cls._read_from(file)
-        except ShardError as error:
-            raise ShardError(f"Shard {path}: {error}") from None
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-            reason = " ".join(str(error).split())
-            raise ShardError(
-                f"Shard {path} is truncated or damaged ({reason[:200]}): expected a whole {SHARD_FORMAT} "
-                "file; delete it and simulate it again"
-            ) from error
+        with reading(path, SHARD_FORMAT), h5py.File(path, "r") as file:
+            return cls._read_from(file, load_profiles)
 
     @classmethod
-    def _read_from(cls, file):
-        from astropy.table import Table
-
+    def _read_from(cls, file, load_profiles):
         found = file.attrs.get("format")
         if not isinstance(found, str) or found != SHARD_FORMAT:
             raise ShardError(
@@ -362,19 +515,10 @@ class StampSample:
         for name, value in dicts.items():
             if not isinstance(value, dict):
                 raise ShardError(f"attribute {name} is not a JSON object")
-        arrays = {
-            name: _read_array(file, name, ndim)
-            for name, ndim in (
-                ("scene", 1),
-                ("galaxy", 1),
-                ("fluxes", 2),
-                ("band_profile", 1),
-                ("profiles", 4),
-            )
-        }
-        truth = Table()
-        for name in file["truth"]:
-            truth[name] = _read_array(file["truth"], name, 1)
+        axes = {"scene": 1, "galaxy": 1, "fluxes": 2, "band_profile": 1, "psf": 3}
+        arrays = {name: read_array(file, name, ndim) for name, ndim in axes.items()}
+        arrays["profiles"] = load_profiles(file, "profiles", 4)
+        truth, objects = read_table(file, "truth"), read_table(file, "objects")
         if len(truth) != n_scenes:
             raise ShardError(f"truth has {len(truth)} rows: expected {n_scenes}, as the header says")
         return cls(
@@ -384,6 +528,7 @@ class StampSample:
             split=texts["split"],
             seed=int(texts["seed"]),
             truth=truth,
+            objects=objects,
             **dicts,
             **arrays,
         )
@@ -409,6 +554,11 @@ def _check_arrays(sample):
                 f"{name} is {array.dtype} {array.shape}, which does not fit {n_rows} rows and {n_bands} bands"
             )
     kinds = sample.profiles.shape[1]
+    if sample.psf.dtype != np.float32 or sample.psf.shape != (len(sample.truth), kinds, 3):
+        raise ShardError(
+            f"psf is {sample.psf.dtype} {sample.psf.shape}, which does not fit {len(sample.truth)} scenes "
+            f"and {kinds} profile kinds"
+        )
     if sample.band_profile.min(initial=0) < 0 or sample.band_profile.max(initial=0) >= max(kinds, 1):
         raise ShardError(f"band_profile is not within the {kinds} profile kinds")
     if not np.array_equal(np.unique(sample.scene), np.arange(len(sample.truth))) or np.any(
@@ -417,36 +567,7 @@ def _check_arrays(sample):
         raise ShardError(f"scene is not ascending over every one of {len(sample.truth)} scenes")
     if sample.galaxy.min(initial=0) < 0:
         raise ShardError("galaxy holds negative numbers: expected 0 for the target, 1 and up for neighbours")
-
-
-def _write_array(group, name, array, options):
-    if array.size == 0:
-        group.create_dataset(name, data=array)
-        return
-    row_bytes = max(1, array.nbytes // len(array))
-    chunk = min(len(array), max(1, _CHUNK_BYTES // row_bytes))
-    group.create_dataset(name, data=array, chunks=(chunk,) + array.shape[1:], **options)
-
-
-def _read_array(group, name, ndim):
-    """A numeric dataset, once its header is known to tell the truth."""
-    import h5py
-
-    dataset = group.get(name)
-    if not isinstance(dataset, h5py.Dataset):
-        raise ShardError(f"{name} is missing")
-    if dataset.dtype.kind not in "fiub" or dataset.ndim != ndim:
-        raise ShardError(f"{name} is {dataset.dtype} of {dataset.ndim} axes: expected numbers on {ndim}")
-    # Links to other files could make a shard read what is not its own.
-    if dataset.external or dataset.is_virtual or dataset.file != group.file:
-        raise ShardError(f"{name} lies outside the file: expected it within")
-    size = 1
-    for length in dataset.shape:
-        size *= int(length)
-    size *= dataset.dtype.itemsize
-    if size > _MAX_BYTES or size > _MAX_COMPRESSION * dataset.id.get_storage_size():
-        raise ShardError(
-            f"{name} claims {dataset.shape} {dataset.dtype}, {size} bytes, more than the file can hold; "
-            "delete it and simulate it again"
-        )
-    return dataset[()]
+    if len(sample.objects):
+        scenes = np.asarray(sample.objects["scene"])
+        if np.any(np.diff(scenes) < 0) or scenes[0] < 0 or scenes[-1] >= len(sample.truth):
+            raise ShardError(f"the table of objects is not in order of the {len(sample.truth)} scenes")
