@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A catalogue of parametric galaxies in GalSim's columns."""
 
-__all__ = ["REQUIRED_COLUMNS", "SPLITS", "Components", "GalaxyCatalog", "check_columns"]
+__all__ = ["REQUIRED_COLUMNS", "SPLITS", "Components", "GalaxyCatalog", "check_columns", "in_split"]
 
 import logging
 from dataclasses import dataclass, fields
@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import CatalogError
-from .fluxes import SED_NAMES, counts_per_second, electrons_of_rates, magnitudes_of_rates
+from .fluxes import SED_NAMES, component_rates, electrons_of_rates, magnitudes_of_rates
 
 _LOG = logging.getLogger(__name__)
 
@@ -168,16 +168,7 @@ class GalaxyCatalog:
         CatalogError
             For another name.
         """
-        if name == "all":
-            return self
-        remainder = self.ident % 16
-        if name == "test":
-            return self[remainder == 0]
-        if name == "validation":
-            return self[remainder == 1]
-        if name == "train":
-            return self[remainder > 1]
-        raise CatalogError(f"Unknown split {name!r}: expected one of {', '.join(SPLITS)}.")
+        return self if name == "all" else self[in_split(self.ident, name)]
 
     @cached_property
     def components(self):
@@ -208,13 +199,9 @@ class GalaxyCatalog:
     def _rates(self, survey, colour_gradients):
         """Count rates [electrons/s, before the area ratio; float64 [N, 2, B]]."""
         components = self.components
-        sed = components.sed
-        if not colour_gradients:
-            # One SED a galaxy: that of the component with most of the F814W light.
-            dominant = np.argmax(components.flux_fraction, axis=1)
-            sed = np.broadcast_to(np.take_along_axis(sed, dominant[:, None], axis=1), sed.shape)
-        rates = counts_per_second(survey, sed, self.redshift[:, None], self.mag_auto[:, None])
-        return rates * components.flux_fraction[:, :, None]
+        return component_rates(
+            survey, components.sed, components.flux_fraction, self.redshift, self.mag_auto, colour_gradients
+        )
 
     def fluxes(self, survey, colour_gradients=True):
         """Electrons that each component gives in the survey's full exposure.
@@ -247,6 +234,31 @@ class GalaxyCatalog:
             Infinite where the SED has no light in the band.
         """
         return magnitudes_of_rates(survey, self._rates(survey, colour_gradients).sum(axis=1))
+
+
+def in_split(ident, name):
+    """Which galaxies belong to a split, by catalogue number alone.
+
+    Parameters
+    ----------
+    ident : `numpy.ndarray`, int64 [N]
+    name : `str`
+        One of `SPLITS`.
+
+    Returns
+    -------
+    member : `numpy.ndarray`, bool [N]
+
+    Raises
+    ------
+    CatalogError
+        For another name.
+    """
+    if name not in SPLITS:
+        raise CatalogError(f"Unknown split {name!r}: expected one of {', '.join(SPLITS)}.")
+    remainder = np.asarray(ident) % 16
+    masks = {"test": remainder == 0, "validation": remainder == 1, "train": remainder > 1}
+    return masks.get(name, np.ones(len(remainder), bool))
 
 
 def check_columns(table, name):

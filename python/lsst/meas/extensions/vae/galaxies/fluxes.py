@@ -15,6 +15,7 @@ __all__ = [
     "SED_NAMES",
     "TEMPERATURE_RANGE",
     "blackbody_counts_per_second",
+    "component_rates",
     "counts_per_second",
     "electrons_of_rates",
     "magnitudes_of_rates",
@@ -193,6 +194,31 @@ def counts_per_second(survey, sed, redshift, magnitude):
     """
     shift = np.log1p(np.clip(redshift, 0.0, FLUX_RATIO_MAX_REDSHIFT)) / _STEP
     return _rates(survey, _photons, sed, shift, magnitude)
+
+
+def component_rates(survey, sed, flux_fraction, redshift, magnitude, colour_gradients=True):
+    """Count rates of the components of galaxies, in the manner of `counts_per_second`.
+
+    Parameters
+    ----------
+    survey : `~lsst.meas.extensions.vae.survey.Survey`
+    sed, flux_fraction : `numpy.ndarray` [N, 2]
+        Index into `SED_NAMES` of each component, and its part of the F814W flux.
+    redshift, magnitude : `numpy.ndarray` [N]
+        F814W magnitude of the whole galaxy.
+    colour_gradients : `bool`
+        Each component has its own SED; otherwise both have that of the one brighter in F814W.
+
+    Returns
+    -------
+    rate : `numpy.ndarray`, float64 [N, 2, n_bands]
+        Electrons per second, before `Band.area_ratio`; 0 where there is no such component.
+    """
+    if not colour_gradients:
+        dominant = np.argmax(flux_fraction, axis=1)
+        sed = np.broadcast_to(np.take_along_axis(sed, dominant[:, None], axis=1), sed.shape)
+    rates = counts_per_second(survey, sed, redshift[:, None], magnitude[:, None])
+    return rates * flux_fraction[:, :, None]
 
 
 def blackbody_counts_per_second(survey, temperature, magnitude):

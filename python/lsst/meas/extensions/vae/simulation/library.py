@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What drawing needs of a catalogue, for one survey: fluxes and profiles by number."""
 
-__all__ = ["GalaxyLibrary", "SourceLibrary", "StarLibrary"]
+__all__ = ["GalaxyLibrary", "RealLibrary", "SourceLibrary", "StarLibrary"]
 
 import math
 from dataclasses import replace
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import CatalogError
 from ..galaxies import synthetic_stars
-from .render import component_profile, point_source, rounded_index
+from .render import component_profile, point_source, rounded_index, turned_profile
 
 
 class SourceLibrary:
@@ -237,3 +237,50 @@ class StarLibrary(SourceLibrary):
     def components(self, index, rotation=0.0, shear=(0.0, 0.0)):
         """One point source, which rotation and shear leave as it is: see `SourceLibrary.components`."""
         return [(point_source(), self.fluxes[index, 0])]
+
+
+class RealLibrary(SourceLibrary):
+    """Galaxies with images of HST: one profile in all bands, scaled to the fluxes of the parametric fit.
+
+    `describe` gives what draws them again with the same `RealGalaxies` at hand: ident, rotation and shear.
+
+    Parameters
+    ----------
+    real : `RealGalaxies`
+    survey : `Survey`
+    mag_limit : `float` or `None`
+        Reference-band cut in the survey's magnitudes.
+    colour_gradients : `bool`
+        Whether bulge and disc of the fit had their own SEDs, of which the fluxes are the sum.
+
+    Raises
+    ------
+    CatalogError
+        If no galaxy is left.
+    """
+
+    def __init__(self, real, survey, mag_limit=None, colour_gradients=True):
+        magnitudes = real.magnitudes(survey, colour_gradients=colour_gradients)
+        total = real.fluxes(survey, colour_gradients=colour_gradients).sum(axis=1)
+        electrons = np.stack([total, np.zeros_like(total)], axis=1)
+        chosen = _usable(electrons, magnitudes, survey, mag_limit, "real galaxies")
+        super().__init__(
+            survey,
+            real.ident[chosen],
+            real.redshift[chosen],
+            magnitudes[chosen],
+            real.magnitudes(_in_ab(survey), colour_gradients=colour_gradients)[chosen, 0],
+            electrons[chosen],
+            real=True,
+        )
+        self._images = real[chosen]
+
+    def components(self, index, rotation=0.0, shear=(0.0, 0.0)):
+        """The image turned and sheared: see `SourceLibrary.components`.
+
+        Raises
+        ------
+        CatalogError
+            If the image cannot be read.
+        """
+        return [(turned_profile(self._images.profile(index), rotation, shear), self.fluxes[index, 0])]

@@ -19,6 +19,7 @@ __all__ = [
     "component_profile",
     "point_source",
     "rounded_index",
+    "turned_profile",
 ]
 
 import functools
@@ -110,6 +111,29 @@ def component_profile(sersic_n, hlr, q=1.0, angle=0.0, shear=(0.0, 0.0), sersic_
 def point_source():
     """A star's light before the PSF [`galsim.GSObject`]: unit flux, centred."""
     return galsim.DeltaFunction(flux=1.0, gsparams=_GSPARAMS)
+
+
+def turned_profile(profile, rotation=0.0, shear=(0.0, 0.0)):
+    """Any profile turned and then sheared.
+
+    Parameters
+    ----------
+    profile : `galsim.GSObject`
+        Centred.
+    rotation : `float`
+        Anticlockwise [rad].
+    shear : pair of `float`
+        Lensing reduced shear (g1, g2).
+
+    Returns
+    -------
+    profile : `galsim.GSObject`
+        Of the same flux.
+    """
+    cos, sin = math.cos(rotation), math.sin(rotation)
+    matrix = galsim.Shear(g1=shear[0], g2=shear[1]).getMatrix() @ [[cos, -sin], [sin, cos]]
+    # Both leave areas as they are.
+    return galsim.Transform(profile, matrix.ravel())
 
 
 def _highest_frequency(psf, scale):
