@@ -143,7 +143,7 @@ class RealGalaxies:
                 )
         psf = galsim.InterpolatedImage(galsim.Image(psf, scale=scale), flux=1.0)
         # GalSim would take the radius of most of the light for the reach of the image; a neighbour in a
-        # corner of the stamp is farther, and drawing would fold it back. Zeros around show how far corners are.
+        # corner of the stamp is farther, and drawing would fold it back. Zeros around show the corners.
         pad = int(np.ceil(0.5 * (np.sqrt(2) - 1) * max(image.shape))) + 1
         padded = galsim.Image(np.pad(image, pad), scale=scale)
         light = galsim.InterpolatedImage(
