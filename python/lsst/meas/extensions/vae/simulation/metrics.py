@@ -65,11 +65,15 @@ def snr(target, sky):
     snr : `float` or `numpy.ndarray` [...] of `float64`
         sqrt(sum C^2 / (C + sky)).
     """
-    target = np.asarray(target, np.float64)
+    target = np.asarray(target)
+    if target.dtype != np.float32:
+        target = target.astype(np.float64)
+    sky = np.asarray(sky, target.dtype)[..., None, None]
     # A drawn profile may ripple below zero by a part in 10^5: no such pixel may divide by zero.
-    noise = np.clip(target, 0.0, None) + np.asarray(sky, np.float64)[..., None, None]
-    terms = np.divide(target**2, noise, out=np.zeros_like(noise), where=noise > 0)
-    value = np.sqrt(terms.sum(axis=(-2, -1)))
+    noise = np.maximum(target, 0.0) + sky
+    terms = np.zeros_like(noise)
+    np.divide(target * target, noise, out=terms, where=True if (sky > 0).all() else noise > 0)
+    value = np.sqrt(terms.sum(axis=(-2, -1), dtype=np.float64))
     return float(value) if value.ndim == 0 else value
 
 

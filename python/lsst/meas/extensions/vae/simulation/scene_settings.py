@@ -164,9 +164,9 @@ class SceneSettings:
         self.psf_variation  # noqa: B018  raises for numbers out of range
 
     def _check_peaks(self):
-        if not 32 <= self.detection_size <= 1024 or self.detection_size % 2:
+        if not 16 <= self.detection_size <= 1024 or self.detection_size % 2:
             raise VaeError(
-                f"detection_size is {self.detection_size}: expected an even number of pixels, 32 to 1024"
+                f"detection_size is {self.detection_size}: expected an even number of pixels, 16 to 1024"
             )
         if not 0 < self.detection_threshold < math.inf:
             raise VaeError(f"detection_threshold is {self.detection_threshold}: expected a positive number")

@@ -24,7 +24,7 @@ from astropy.table import Table
 
 from ..errors import ShardError, VaeError
 from ..version import __version__
-from .library import GalaxyLibrary
+from .library import GalaxyLibrary, RealLibrary, StarLibrary
 from .placement import Population
 from .psfs import pack_psfs
 from .scene_maker import SceneMaker
@@ -34,8 +34,8 @@ from .shards import StampSample, pack_profiles
 _CHUNK_SCENES = 128
 _SPLITS = ("train", "validation", "test", "all")
 
-# Stars to draw from; each split has its own.
-_N_STARS = 20_000
+# The same stars for every sample, so that their numbers mean the same everywhere; each split has its own.
+_N_STARS, _STARS_SEED = 20_000, 1
 
 
 @dataclass
@@ -122,13 +122,9 @@ def _scene_maker(galaxies, survey, settings, split, real):
         )
     stars = real_library = None
     if settings.star_fraction > 0:
-        from .library import StarLibrary
-
-        stars = StarLibrary(survey, _N_STARS, _SPLITS.index(split), settings.mag_limit)
+        stars = StarLibrary(survey, _N_STARS, _STARS_SEED, settings.mag_limit, split)
     if settings.real_fraction > 0:
-        from .library import RealLibrary
-
-        real_library = RealLibrary(real.split(split), survey, settings.mag_limit)
+        real_library = RealLibrary(real.split(split), survey, settings.mag_limit, settings.colour_gradients)
     library = GalaxyLibrary(
         galaxies.split(split), survey, settings.mag_limit, settings.colour_gradients, settings.sersic_round
     )
