@@ -130,6 +130,84 @@ def test_wholly_masked_image_has_no_parents():
     assert detect(np.full_like(images, np.nan), variance, psfs()).parents == []
 
 
+def test_flags_are_off_in_bands_without_data_at_the_peak():
+    images, variance = scene([(40, 60, flux_of_snr(60)), (90, 60, flux_of_snr(60))])
+    mask = np.zeros(images.shape, bool)
+    # The first source lies 2 pixels within band 0's gap, the second 2 pixels beside that of band 1.
+    mask[0, :, 30:43] = mask[1, :, 92:110] = True
+    images[mask], variance[mask] = 1e5, np.inf
+    found = detect(images, variance, psfs(), mask)
+    flags = {round(p.x / 5) * 5: list(b) for q in found.parents for p, b in zip(q.peaks, q.peak_bands)}
+    assert flags == {40: [False, True, True], 90: [True, True, True]}
+    # Variances alone tell as much as the mask.
+    assert detect(images, variance, psfs()).n_peaks == 2
+    first = next(parent for parent in found.parents if parent.peaks[0].x < 60)
+    peak = first.peaks[0]
+    assert (peak.x, peak.y) == pytest.approx((40, 60), abs=0.5)
+    assert peak.snr == pytest.approx(60 * np.sqrt(2), rel=0.1)
+
+
+@pytest.mark.parametrize("pixels", [np.s_[60, 40], np.s_[:, 40], np.s_[60:, 41]])
+def test_bad_pixels_and_columns_in_a_galaxy_leave_it_one_peak_with_all_its_flags(pixels):
+    images, variance = scene([(40.2, 60.1, flux_of_snr(100))])
+    mask = np.zeros(images.shape, bool)
+    mask[1][pixels] = True
+    images[mask] = -1e4
+    (parent,) = detect(images, variance, psfs(), mask).parents
+    assert parent.peak_bands.tolist() == [[True, True, True]] and parent.footprint_bands.all()
+    # The centre is found without the band's pixels.
+    assert (parent.peaks[0].x, parent.peaks[0].y) == pytest.approx((40.2, 60.1), abs=0.5)
+    # Bad in all bands, it cannot hold a peak, but the galaxy is still one.
+    mask[:] = mask[1]
+    images[mask] = -1e4
+    (parent,) = detect(images, variance, psfs(), mask).parents
+    peaks = [(round(peak.x), round(peak.y)) for peak in parent.peaks]
+    assert all(np.hypot(x - 40, y - 60) < 4 for x, y in peaks)
+
+
+def test_a_saturated_plateau_is_one_peak_in_its_middle():
+    rows, columns = np.mgrid[:120, :120]
+    star = 3e5 * (1 + ((columns - 60) ** 2 + (rows - 50) ** 2) / 9) ** -2.5
+    images, variance = scene([(60.0, 77.0, flux_of_snr(80))])
+    images = np.minimum(images + star, 3000.0)
+    variance = variance + star / 100
+    saturated = images >= 3000.0
+    assert 60 < saturated[0].sum() < 800
+    plain = detect(images, variance, psfs())
+    found = detect(images, variance, psfs(), saturated=saturated)
+
+    def near(detection):
+        peaks = [peak for parent in detection.parents for peak in parent.peaks]
+        return sum(np.hypot(peak.x - 60, peak.y - 50) < 15 for peak in peaks)
+
+    assert near(plain) > 5 and near(found) == 1
+    brightest = found.parents[0].peaks[0]
+    assert (brightest.x, brightest.y) == pytest.approx((60, 50), abs=1.5)
+    assert detect(images, variance, psfs(), saturated=saturated[0]).n_peaks == found.n_peaks
+    with pytest.raises(ImageError, match="Saturated"):
+        detect(images, variance, psfs(), saturated=saturated[:2])
+
+
+def test_one_band_is_enough():
+    images, variance = scene([(40.3, 71.8, flux_of_snr(60)), (47.0, 71.8, flux_of_snr(60))])
+    mask = np.zeros(images[:1].shape, bool)
+    mask[:, 20:30] = True
+    images[0, 20:30] = 1e4
+    found = detect(images[:1], variance[:1], psfs()[:1], mask)
+    assert found.threshold == pytest.approx(5.0, rel=1e-6)
+    (parent,) = found.parents
+    assert len(parent.peaks) == 2 and parent.peak_bands.tolist() == [[True]] * 2
+    assert parent.footprint_bands.tolist() == [True]
+
+
+def test_opposite_edges_do_not_meet():
+    images, variance = scene([], size=64)
+    images[:, 30:34, 0] += 1e4
+    found = detect(images, variance, psfs())
+    assert all(parent.bbox[3] < 30 for parent in found.parents)
+    assert abs(found.snr[:, 50:]).max() < 8
+
+
 def test_source_at_the_edge_is_found():
     found = detect(*scene([(0.4, 60, flux_of_snr(80)), (119, 119, flux_of_snr(80))]), psfs())
     assert sorted(len(parent.peaks) for parent in found.parents) == [1, 1]

@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy.fft
 import scipy.ndimage
 import scipy.optimize
-import scipy.signal
 import scipy.stats
 
 from ..errors import ImageError
@@ -44,6 +44,9 @@ _FINDING, _CENTRING, _WIDE, _WIDE_PART = 0.4, 0.7, 1.5, 0.8
 
 # A peak stands out by this part of its height at least: imperfect variances make bright cores ripple.
 _RELATIVE_PROMINENCE = 0.02
+
+# A band sees a place where it has this part of a point source's weight at least.
+_COVERAGE = 0.5
 
 
 class Peak(NamedTuple):
@@ -144,7 +147,7 @@ def combined_threshold(threshold, n_bands):
     return float(scipy.optimize.brentq(excess, 0.0, threshold + 3 * math.sqrt(n_bands) + 3))
 
 
-def detect(images, variance, psfs, mask=None, threshold=5.0, grow=2.4, prominence=5.0):
+def detect(images, variance, psfs, mask=None, threshold=5.0, grow=2.4, prominence=5.0, saturated=None):
     """Detect parents and peaks on all bands at once.
 
     Parameters
@@ -164,6 +167,9 @@ def detect(images, variance, psfs, mask=None, threshold=5.0, grow=2.4, prominenc
         Footprints grow by this many PSF sigmas.
     prominence : `float`
         By how much peaks stand out of the sharper image [sigma].
+    saturated : `numpy.ndarray` [y, x] or [band, y, x] of `bool`, optional
+        Pixels that are cut at the full well. They count, but what ripples on
+        such a plateau is one peak.
 
     Returns
     -------
@@ -174,29 +180,41 @@ def detect(images, variance, psfs, mask=None, threshold=5.0, grow=2.4, prominenc
     ImageError
         If shapes do not fit or a PSF is unusable.
     """
-    images, variance, psfs = (np.asarray(array, np.float64) for array in (images, variance, psfs))
+    images, variance, psfs = np.asarray(images), np.asarray(variance), np.asarray(psfs, np.float64)
     good = _good_pixels(images, variance, psfs, mask)
+    if saturated is not None:
+        saturated = _checked_mask(saturated, images.shape, "Saturated") != 0
+        saturated = saturated.reshape(-1, *images.shape[1:]).any(axis=0)
     if not 0 < threshold <= 30:
         raise ImageError(f"Detection threshold is {threshold}: expected 0 to 30 sigma")
-    images = np.where(good, images, 0.0)
-    variance = np.where(good, variance, 0.0)
     sigma = float(np.median([_sigma(psf) for psf in psfs]))
+    sharpeners = [_sharpener(narrow * sigma, _WIDE * sigma) for narrow in (_FINDING, _CENTRING)]
 
-    snr_bands = np.stack([_filtered(*planes) for planes in zip(images, variance, psfs)])
-    snr = np.sqrt((np.clip(snr_bands, 0.0, None) ** 2).sum(axis=0))
+    reach = max(side // 2 for kernel in (*psfs, *sharpeners) for side in kernel.shape)
+    filters = _Filters(images.shape[1:], reach)
+    sharpeners = [(filters.kernel(kernel), filters.kernel(kernel**2)) for kernel in sharpeners]
+    snr_bands = np.empty(images.shape, np.float32)
+    snr, finding, centring = np.zeros((3, *images.shape[1:]))
+    # Band by band, so that little more than the cubes is in memory.
+    for b, psf in enumerate(psfs):
+        planes = [filters.plane(np.where(good[b], plane[b], 0.0)) for plane in (images, variance)]
+        squared = filters.kernel(psf**2)
+        of_band = filters.significance(*planes, filters.kernel(psf), squared)
+        snr_bands[b] = np.where(filters.covered(good[b], squared), of_band, 0.0)
+        snr += np.clip(snr_bands[b], 0.0, None) ** 2
+        for total, kernels in zip((finding, centring), sharpeners):
+            total += filters.significance(*planes, *kernels) / math.sqrt(len(images))
+    snr = np.sqrt(snr, out=snr)
     limit = combined_threshold(threshold, len(images))
     # A pixel that no band has cannot be a peak, but a footprint may span it.
     has_data = good.any(axis=0)
     bright = (snr >= limit) & has_data
     grown = _grow(bright, grow * sigma)
     labels, _ = scipy.ndimage.label(grown, _EIGHT)
-
-    finding, centring = (
-        sum(_filtered(*planes, _sharpener(narrow * sigma, _WIDE * sigma)) for planes in zip(images, variance))
-        / math.sqrt(len(images))
-        for narrow in (_FINDING, _CENTRING)
-    )
-    rows, columns = _peaks(np.where(has_data, finding, -np.inf), labels, bright, prominence)
+    finding[~has_data] = -np.inf
+    if saturated is not None:
+        _one_peak_each(finding, saturated, sigma)
+    rows, columns = _peaks(finding, labels, bright, prominence)
     return _collect(labels, rows, columns, centring, snr, snr_bands, bright, limit, threshold)
 
 
@@ -212,11 +230,15 @@ def _good_pixels(images, variance, psfs, mask):
         raise ImageError("A PSF is not finite or has no flux: give its kernel image of unit sum")
     good = np.isfinite(images) & np.isfinite(variance) & (variance > 0)
     if mask is not None:
-        mask = np.asarray(mask)
-        if mask.shape not in (images.shape, images.shape[1:]):
-            raise ImageError(f"Mask has shape {mask.shape}: expected {images.shape} or {images.shape[1:]}")
-        good &= mask == 0
+        good &= _checked_mask(mask, images.shape, "Mask") == 0
     return good
+
+
+def _checked_mask(mask, shape, what):
+    mask = np.asarray(mask)
+    if mask.shape not in (shape, shape[1:]):
+        raise ImageError(f"{what} has shape {mask.shape}: expected {shape} or {shape[1:]}")
+    return mask
 
 
 def _sigma(psf):
@@ -233,23 +255,76 @@ def _sharpener(narrow, wide):
     return np.outer(line[0], line[0]) - _WIDE_PART * np.outer(line[1], line[1])
 
 
-def _filtered(image, variance, kernel):
-    """The image correlated with the kernel, over its noise; pixels of zero
-    variance count for nothing.
+class _Filters:
+    """Correlation of planes of one shape with kernels of odd sides, by Fourier transform.
+
+    Parameters
+    ----------
+    shape : (`int`, `int`)
+        Of the planes.
+    reach : `int`
+        Largest half of the kernels' sides, which keeps opposite edges from meeting.
     """
-    signal = scipy.signal.oaconvolve(image, kernel[::-1, ::-1], mode="same")
-    noise2 = scipy.signal.oaconvolve(variance, kernel[::-1, ::-1] ** 2, mode="same")
-    # Rounding leaves tiny values of either sign where there is no data within the kernel's reach.
-    floor = 1e-10 * max(noise2.max(), 0.0)
-    return np.divide(
-        signal, np.sqrt(np.maximum(noise2, floor)), out=np.zeros_like(signal), where=noise2 > floor
-    )
+
+    def __init__(self, shape, reach):
+        self.shape = shape
+        self.padded = tuple(scipy.fft.next_fast_len(side + reach, real=True) for side in shape)
+
+    def plane(self, values):
+        """Transform of a plane [y, x]."""
+        return scipy.fft.rfft2(np.asarray(values, np.float64), self.padded)
+
+    def kernel(self, values):
+        """Transform of a kernel [ky, kx], ready to correlate with."""
+        placed = np.zeros(self.padded)
+        placed[: values.shape[0], : values.shape[1]] = values
+        placed = np.roll(placed, [-(side // 2) for side in values.shape], (0, 1))
+        return np.conj(scipy.fft.rfft2(placed))
+
+    def correlated(self, plane, kernel):
+        """Both given by their transforms [y, x]."""
+        ny, nx = self.shape
+        return scipy.fft.irfft2(plane * kernel, self.padded, overwrite_x=True)[:ny, :nx]
+
+    def significance(self, image, variance, kernel, squared):
+        """An image correlated with a kernel, over its noise [y, x], all given by their transforms; pixels of
+        zero variance count for nothing.
+        """
+        signal = self.correlated(image, kernel)
+        noise2 = self.correlated(variance, squared)
+        # Rounding leaves tiny values of either sign where there is no data within the kernel's reach.
+        floor = 1e-10 * max(noise2.max(), 0.0)
+        noise = np.sqrt(np.maximum(noise2, floor))
+        return np.divide(signal, noise, out=np.zeros_like(signal), where=noise2 > floor)
+
+    def covered(self, good, squared):
+        """Pixels [y, x] of `bool` about which a band sees enough of a point source, weighted as the matched
+        filter does; what lies beyond the image does not count.
+
+        A bad pixel or column in a galaxy leaves it seen; in a gap of the data nothing is.
+        """
+        if good.all():
+            return True
+        whole = self.correlated(self.plane(np.ones(self.shape)), squared)
+        return self.correlated(self.plane(good), squared) >= _COVERAGE * whole
 
 
 def _grow(mask, radius):
     if radius <= 0 or not mask.any():
         return mask
     return scipy.ndimage.distance_transform_edt(~mask) <= radius
+
+
+def _one_peak_each(sharp, saturated, sigma):
+    """Raise saturated regions of the sharper image, in place, to a cone each, the highest in the middle."""
+    # The plateau's rim ripples as far as the narrow Gaussian reaches.
+    region = _grow(saturated, sigma)
+    labels, _ = scipy.ndimage.label(region, _EIGHT)
+    depth = scipy.ndimage.distance_transform_edt(region)
+    for label, box in enumerate(scipy.ndimage.find_objects(labels), start=1):
+        inside = (labels[box] == label) & np.isfinite(sharp[box])
+        if inside.any():
+            sharp[box][inside] = sharp[box][inside].max() + depth[box][inside]
 
 
 def _peaks(sharp, labels, bright, prominence):
