@@ -2,11 +2,13 @@
 #
 # Copyright the meas_extensions_vae developers.
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where stamps lie on images."""
+"""Where stamps lie on images, and where shear moves objects."""
 
-__all__ = ["overlap", "stamp_origin"]
+__all__ = ["overlap", "sheared", "stamp_origin"]
 
 import math
+
+import numpy as np
 
 from ..errors import ImageError
 
@@ -60,3 +62,23 @@ def overlap(origin, size, shape):
         in_cube.append(slice(first, last))
         in_stamp.append(slice(first - start, last - start))
     return tuple(in_cube), tuple(in_stamp)
+
+
+def sheared(positions, centre, g1, g2):
+    """Positions as a constant shear about a point moves them.
+
+    Parameters
+    ----------
+    positions : `numpy.ndarray` [object, 2]
+        x and y, in any unit.
+    centre : (`float`, `float`)
+        x and y of the point that stays.
+    g1, g2 : `float`
+        Reduced shear; areas stay, as in GalSim's `Shear`.
+
+    Returns
+    -------
+    positions : `numpy.ndarray`, float64 [object, 2]
+    """
+    matrix = np.array([[1 + g1, g2], [g2, 1 - g1]]) / math.sqrt(1 - g1**2 - g2**2)
+    return (np.asarray(positions, np.float64) - centre) @ matrix.T + centre
