@@ -2,8 +2,9 @@
 #
 # Copyright the meas_extensions_vae developers.
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Training: data, resuming, the frozen decoder, and what stops it."""
+"""Training: resuming, the frozen decoder, what is measured, and what stops it."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from lsst.meas.extensions.vae.errors import TrainingError
 from lsst.meas.extensions.vae.galaxies import synthetic_galaxies
 from lsst.meas.extensions.vae.network.composer import SceneComposer
 from lsst.meas.extensions.vae.network.settings import TrainingSettings
+from lsst.meas.extensions.vae.network.validation import ValidationSet
 from lsst.meas.extensions.vae.simulation.scenes import SceneSettings, simulate_stamps
 from lsst.meas.extensions.vae.survey import get_survey
 
@@ -61,48 +63,6 @@ def prior(samples, survey, tmp_path_factory):
         TrainingSettings(**SETTINGS),
         tmp_path_factory.mktemp("prior"),
     )
-
-
-# -- batches ---------------------------------------------------------------------
-
-
-def test_a_batch_depends_on_seed_and_number_alone(samples, survey):
-    a, b = (SceneComposer([samples["train"]], survey, seed=3) for _ in range(2))
-    b.batch(0, 4)
-    for one, other in zip(a.batch(7, 4), b.batch(7, 4), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert not np.array_equal(a.batch(7, 4)[0], a.batch(8, 4)[0])
-
-
-def test_the_noise_of_an_empty_image_has_the_skys_variance(samples, survey):
-    composer = SceneComposer([samples["train"]], survey)
-    noise = composer.add_noise(np.zeros((2, 400, 400), np.float32), np.random.default_rng(0))
-    expected = [np.sqrt(band.sky_level) / band.electrons_per_unit for band in survey.bands]
-    np.testing.assert_allclose(noise.std(axis=(1, 2)), expected, rtol=0.01)
-
-
-def test_an_isolated_scene_has_no_neighbours_and_a_blended_one_does(samples, survey):
-    blended = SceneComposer([samples["train"]], survey, recompose=False, augment=False)
-    alone = SceneComposer([samples["train"]], survey, isolated=True)
-    assert sum(blended.scene(i)[1].any() for i in range(32)) > 16
-    for i in range(32):
-        target, neighbours = alone.scene(i)
-        assert not neighbours.any()
-        np.testing.assert_array_equal(target, blended.scene(i)[0])
-
-
-def test_every_scene_comes_once_before_any_comes_again(samples, survey):
-    composer = SceneComposer([samples["train"]], survey)
-    assert sorted(composer._shuffled(k) for k in range(32)) == list(range(32))
-    assert sorted(composer._shuffled(k) for k in range(32, 64)) == list(range(32))
-
-
-def test_flips_and_turns_keep_target_and_scene_together(samples, survey):
-    composer = SceneComposer([samples["train"]], survey, seed=1)
-    noisy, clean = composer.batch(0, 32)
-    # The brightest target of the batch stands above the noise in its scene.
-    k = int(np.argmax(clean.max(axis=(1, 2, 3))))
-    assert np.corrcoef(noisy[k].ravel(), clean[k].ravel())[0, 1] > 0.5
 
 
 # -- training --------------------------------------------------------------------
@@ -161,6 +121,67 @@ def test_the_deblender_leaves_every_weight_of_the_decoder_alone(prior, samples, 
     assert package.parts["prior_encoder"].keys() == prior.parts["prior_encoder"].keys()
 
 
+def test_a_decoder_that_is_trained_on_is_packed_without_the_prior_encoder_it_no_longer_fits(
+    prior, samples, survey, tmp_path
+):
+    from lsst.meas.extensions.vae.network.model import Network
+    from lsst.meas.extensions.vae.network.training import train
+
+    settings = TrainingSettings(**SETTINGS, freeze_decoder=False)
+    package = train(
+        "deblender", [samples["train"]], samples["validation"], survey, settings, tmp_path, prior=prior
+    )
+    assert set(package.parts) == {"decoder", "deblender_encoder"}
+    for name, value in prior.parts["decoder"].items():
+        assert not np.array_equal(package.parts["decoder"][name], value), name
+    assert package.card["training"]["deblender"]["settings"]["freeze_decoder"] is False
+    assert Network(package).latent_dim == prior.card["latent_dim"]
+
+
+def test_a_fixed_scale_comes_from_the_sample_that_is_named_even_of_the_test_split(samples, survey, tmp_path):
+    from lsst.meas.extensions.vae.network.training import train
+
+    brighter = dataclasses.replace(samples["validation"], split="test")
+    brighter.fluxes = 3 * brighter.fluxes
+    settings = TrainingSettings(**{**SETTINGS, "epochs": 1, "architecture": "arcelin2020"})
+    package = train(
+        "prior",
+        [samples["train"]],
+        samples["validation"],
+        survey,
+        settings,
+        tmp_path,
+        normalisation_sample=brighter,
+    )
+    peaks = [brighter.image(i, "target").max(axis=(1, 2)) for i in range(brighter.n_scenes)]
+    np.testing.assert_allclose(
+        package.card["normalisation"]["scale"], np.mean(peaks, axis=0) / 2.5, rtol=1e-5
+    )
+    assert package.card["training"]["prior"]["normalisation_sample"]["split"] == "test"
+
+
+# -- validation ------------------------------------------------------------------
+
+
+def test_validation_measures_each_scene_with_its_own_psf(survey):
+    galaxies = synthetic_galaxies(500, seed=4)
+    scenes = SceneSettings(placement="annulus", mag_limit=None, psf_fwhm_scatter=0.2)
+    sample = simulate_stamps(galaxies.split("validation"), survey, scenes, 6, seed=5, split="validation")
+    options = dict(isolated=True, scale=np.ones(2), seed=0, kl_weight=0.0)
+    varied = ValidationSet(sample, survey, 6, **options)
+    for i, psf in enumerate(varied.psfs):
+        np.testing.assert_array_equal(psf, sample.psf_kernels(i)[1])
+    assert not np.array_equal(varied.psfs[0], varied.psfs[1])
+    unknown = dataclasses.replace(sample, psf=np.zeros_like(sample.psf))
+    band = survey.bands[1]
+    np.testing.assert_array_equal(
+        ValidationSet(unknown, survey, 6, **options).psfs[3], band.psf.kernel(band.pixel_scale)
+    )
+
+
+# -- packages and what stops a training ------------------------------------------
+
+
 def test_a_package_deblends_the_same_however_its_stamps_are_batched(prior, samples, survey):
     from lsst.meas.extensions.vae.network.model import Network
 
@@ -197,28 +218,25 @@ def test_a_checkpoint_of_other_settings_or_samples_is_not_continued():
 
 @pytest.mark.parametrize(
     "change",
-    [{"batch_size": 0}, {"epochs": 0}, {"schedule": "soon"}, {"precision": "int3"}, {"learning_rate": -1.0}],
+    [
+        {"batch_size": 0},
+        {"epochs": 0},
+        {"schedule": "soon"},
+        {"precision": "int3"},
+        {"learning_rate": -1.0},
+        {"augment": "some"},
+        {"noise": "pink"},
+        {"noise_correlation": 0.9},
+        {"noise": "poisson", "noise_correlation": 0.3},
+        {"window_megabytes": 0},
+    ],
 )
 def test_settings_that_make_no_sense_are_named(change):
     with pytest.raises(TrainingError, match=next(iter(change))):
         TrainingSettings(**change)
 
 
-def test_exchanged_neighbours_stay_fainter_than_the_target_of_the_papers_scenes(survey):
-    galaxies = synthetic_galaxies(2000, seed=2).split("train")
-    scenes = SceneSettings(placement="annulus", mag_limit=None, min_galaxies=2, max_galaxies=3)
-    sample = simulate_stamps(galaxies, survey, scenes, 24, seed=3, split="train")
-    composer = SceneComposer([sample], survey, seed=1)
-    rng = np.random.default_rng(0)
-    for i in list(range(24)) * 4:
-        target, neighbours = composer._mixed_scene(i, rng)
-        # Sums over the stamp: two neighbours at most, each fainter, with some light outside.
-        assert neighbours[1].sum() < 2.2 * target[1].sum()
-
-
 def test_the_test_split_is_never_trained_on(samples, survey, tmp_path):
-    import dataclasses
-
     from lsst.meas.extensions.vae.network.training import train
 
     test = dataclasses.replace(samples["train"], split="test")
@@ -227,8 +245,6 @@ def test_the_test_split_is_never_trained_on(samples, survey, tmp_path):
 
 
 def test_the_deblender_needs_a_prior_and_blends(prior, samples, survey, tmp_path):
-    import dataclasses
-
     from lsst.meas.extensions.vae.network.training import train
 
     with pytest.raises(TrainingError, match="needs a prior"):

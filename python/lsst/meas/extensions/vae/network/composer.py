@@ -2,21 +2,67 @@
 #
 # Copyright the meas_extensions_vae developers.
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Compose training batches from a sample: fresh neighbours, noise and flips.
+"""Compose training batches from samples: fresh neighbours, noise and flips.
 
 A sample holds noiseless profiles and fluxes.  Each time a scene is used its
 target may meet the neighbours of another scene, the whole stamp is flipped or
-rotated (eight ways) and new noise is drawn, so that a network never sees the
-same pixels twice.
+rotated and new noise is drawn, so that a network never sees the same pixels
+twice.
+
+What makes it fast: profiles are turned while they are packed, which moves a
+small part of the pixels of all bands; the scale at the network's door goes
+into the fluxes; and all is written straight into the batch.
 """
+
+import itertools
 
 import numpy as np
 
-__all__ = ["SceneComposer"]
+from ..simulation.noise import NoiseModel, QuickNormals
+from ..simulation.shards import _unpack_profiles
+from .windows import Window, Windows, cut_pieces
+
+__all__ = ["AUGMENTATIONS", "SceneComposer", "mean_peak", "turn"]
+
+AUGMENTATIONS = {"none": (0,), "four": (0, 1, 4, 5), "eight": tuple(range(8))}
+"""Ways of `turn` by name.  "eight" are all flips and quarter turns, the
+paper's words.  "four" are those of the last published code, which are not all
+flips: as it is, mirrored in x, transposed, and mirrored in x and then
+transposed, a quarter turn.  (Its early commits had the four flips; it drew
+one way a batch, where here each scene has its own.)
+"""
 
 # Half the side of the central square in which the brightest pixel of the
-# scene's heart must lie for the target to count as a peak; see `_is_peak`.
+# scene's heart must lie for the target to count as a peak; see `_Stock`.
 _PEAK_HALF_WIDTH, _HEART_HALF_WIDTH = 2, 4
+
+# Profiles that `mean_peak` reads at a time.
+_PEAK_BYTES = 2**28
+
+# Neighbours that are tried before a target keeps its own.
+_TRIALS = 3
+
+
+def turn(image, way):
+    """Flip and turn an image.
+
+    Parameters
+    ----------
+    image : `numpy.ndarray`, ``[..., y, x]``
+        Square.
+    way : `int`
+        0 to 7: the bits say mirrored in x, in y, and then transposed.
+
+    Returns
+    -------
+    turned : `numpy.ndarray`, ``[..., y, x]``
+        A view.
+    """
+    if way & 1:
+        image = image[..., ::-1]
+    if way & 2:
+        image = image[..., ::-1, :]
+    return image.swapaxes(-1, -2) if way & 4 else image
 
 
 class SceneComposer:
@@ -25,124 +71,81 @@ class SceneComposer:
     Parameters
     ----------
     samples : sequence of `~..simulation.shards.StampSample`
-        Profiles and fluxes.  All of them give targets, the blended ones give
-        neighbours; they stay apart in memory, so nothing is copied.
+        Profiles and fluxes, in memory or opened.  All of them give targets,
+        the blended ones give neighbours.
     survey : `~..survey.Survey`
         Their survey, with their bands.
     recompose : `bool`, optional
-        Exchange neighbours between scenes?
-    augment : `bool`, optional
-        Flip and rotate?
+        Exchange neighbours between scenes?  Scenes keep theirs nonetheless
+        where they belong together: centred on detected peaks, or drawn
+        through a PSF of their own.
+    augment : `str`, optional
+        One of `AUGMENTATIONS`.
     isolated : `bool`, optional
         Leave the neighbours out?  A blended sample then serves as an
         isolated one.
+    noise : `str`, optional
+        One of `~..simulation.noise.NOISE_KINDS`.  "poisson" takes 2 to 3
+        times as long as "normal", which differs from it by a skewness of 1 /
+        sqrt(electrons): 3 % in u, the faintest LSST band.
+    noise_correlation : `float`, optional
+        Correlation of the noise of adjacent pixels.
+    window_bytes : `int`, optional
+        Profiles read at a time from opened samples; twice that is in memory.
     seed : `int`, optional
-        Seed; batch number ``i`` depends on the seed and on ``i`` alone.
+        Seed; batch number ``i`` depends on the seed, the samples, these
+        settings and ``i`` alone.
     """
 
-    def __init__(self, samples, survey, *, recompose=True, augment=True, isolated=False, seed=0):
-        self.samples, self.survey = list(samples), survey
-        self.recompose, self.augment, self.isolated, self.seed = recompose, augment, isolated, seed
-        unit = np.array([band.electrons_per_unit for band in survey.bands], dtype=np.float32)
-        sky = np.array([band.sky_level for band in survey.bands], dtype=np.float32)
-        self.sky_variance = sky / unit**2
-        self.source_variance = 1.0 / unit
-        self.noise = np.sqrt(self.sky_variance)
-        counts = [sample.n_scenes for sample in self.samples]
-        self._starts = np.cumsum([0] + counts)
-        self.n_scenes = int(self._starts[-1])
-        blended = [
-            np.arange(start, start + count)
-            for sample, start, count in zip(self.samples, self._starts, counts, strict=False)
-            if sample.kind == "blended"
+    def __init__(
+        self,
+        samples,
+        survey,
+        *,
+        recompose=True,
+        augment="eight",
+        isolated=False,
+        noise="normal",
+        noise_correlation=0.0,
+        window_bytes=2**29,
+        seed=0,
+    ):
+        self.samples, self.survey, self.seed = list(samples), survey, seed
+        self._isolated, self._noise = isolated, (noise, noise_correlation)
+        self._sky = np.array([band.sky_level for band in survey.bands])
+        self._unit = np.array([band.electrons_per_unit for band in survey.bands])
+        self.noise = (np.sqrt(self._sky) / self._unit).astype(np.float32)
+        """Standard deviation of the sky, float32 ``[band]`` [image unit]."""
+        self._ways = np.array(AUGMENTATIONS[augment])
+        NoiseModel(self._sky, self._unit, noise, noise_correlation)
+        sample = self.samples[0]
+        self.stamp_shape = sample.profiles.shape[-2:]
+        # Bands of one profile come together: each run of them is one product of matrices.
+        self._runs = [
+            (int(kind), slice(run[0], run[-1] + 1))
+            for kind, run in (
+                (kind, list(run))
+                for kind, run in itertools.groupby(range(len(survey.bands)), sample.band_profile.__getitem__)
+            )
         ]
-        self._with_neighbours = np.concatenate(blended) if blended else np.arange(0)
-        self.stamp_shape = self.samples[0].profiles.shape[-2:]
+        exchangeable = np.array([recompose and not isolated and _exchangeable(s) for s in self.samples])
         # In the paper's scenes the target is the brightest galaxy, in a field
         # it is any peak; exchanging neighbours has to keep to that.
-        self._brightest_target = any(s.settings.get("placement") == "annulus" for s in self.samples)
-        if self._brightest_target:
-            self._target_flux, self._neighbour_flux = self._reference_fluxes()
-        self._pass = None
-
-    def _reference_fluxes(self):
-        """Of each scene, the target's flux and the brightest neighbour's."""
-        band = self.survey.band_names.index(self.survey.reference_band)
-        target, brightest = np.zeros(self.n_scenes), np.zeros(self.n_scenes)
-        for sample, start in zip(self.samples, self._starts, strict=False):
-            # A galaxy may have two rows, its bulge and its disc.
-            galaxies = np.zeros((sample.n_scenes, int(sample.galaxy.max(initial=0)) + 1))
-            np.add.at(galaxies, (sample.scene, sample.galaxy), sample.fluxes[:, band])
-            part = slice(start, start + sample.n_scenes)
-            target[part] = galaxies[:, 0]
-            brightest[part] = galaxies[:, 1:].max(axis=1, initial=0.0)
-        return target, brightest
-
-    def _image(self, i, galaxies):
-        """Noiseless target or neighbours of scene ``i`` of all samples."""
-        number = int(np.searchsorted(self._starts, i, side="right")) - 1
-        return self.samples[number].image(int(i - self._starts[number]), galaxies)
-
-    def scene(self, i, j=None):
-        """Noiseless target of scene ``i`` and its neighbours, those of ``j``.
-
-        Parameters
-        ----------
-        i, j : `int`
-            Scene of the target and scene of the neighbours (default: ``i``).
-
-        Returns
-        -------
-        target, neighbours : `numpy.ndarray`, float32 ``[band, y, x]``
-            In the image unit.
-        """
-        target = self._image(i, "target")
-        neighbours = (
-            np.zeros_like(target) if self.isolated else self._image(i if j is None else j, "neighbours")
+        brightest = any(s.settings.get("placement") == "annulus" for s in self.samples)
+        reference = survey.band_names.index(survey.reference_band)
+        self._windows = Windows(
+            self.samples,
+            window_bytes,
+            seed,
+            lambda window: _Stock(
+                window, self.samples, exchangeable, reference if brightest else None, self.noise
+            ),
         )
-        return np.maximum(target, 0.0, out=target), neighbours
 
-    def _mixed_scene(self, i, rng):
-        """Target ``i`` among the neighbours of another scene, if they may meet."""
-        if self.recompose and not self.isolated and len(self._with_neighbours):
-            for _ in range(3):
-                j = rng.choice(self._with_neighbours)
-                if self._brightest_target:
-                    if self._neighbour_flux[j] <= self._target_flux[i]:
-                        return self.scene(i, j)
-                    continue
-                target, neighbours = self.scene(i, j)
-                if self._is_peak(target, neighbours):
-                    return target, neighbours
-        return self.scene(i)
-
-    def _is_peak(self, target, neighbours):
-        """Is the target still a peak among these neighbours?
-
-        The deblender is asked only about detected peaks, so scenes in which
-        a neighbour's flank buries the target would teach it nothing.
-        """
-        c, h = target.shape[-1] // 2, _HEART_HALF_WIDTH
-        heart = slice(c - h, c + h)
-        image = np.tensordot(1.0 / self.noise, target[:, heart, heart] + neighbours[:, heart, heart], axes=1)
-        y, x = np.unravel_index(np.argmax(image), image.shape)
-        inner = range(h - _PEAK_HALF_WIDTH, h + _PEAK_HALF_WIDTH)
-        return y in inner and x in inner
-
-    def add_noise(self, image, rng):
-        """Add the noise of sky and source to a noiseless image, in place.
-
-        Poisson noise at these counts (884 sky electrons a pixel in u, the
-        faintest LSST band) is Gaussian to a few per cent of its skewness;
-        test samples are written with true Poisson noise.
-        """
-        sigma = np.maximum(image, 0.0)
-        sigma *= self.source_variance[:, None, None]
-        sigma += self.sky_variance[:, None, None]
-        np.sqrt(sigma, out=sigma)
-        sigma *= rng.standard_normal(image.shape, dtype=np.float32)
-        image += sigma
-        return image
+    @property
+    def n_scenes(self):
+        """Number of scenes, all of which one pass takes."""
+        return self._windows.n_scenes
 
     def batch(self, number, size, scale=None):
         """Compose a batch.
@@ -162,48 +165,180 @@ class SceneComposer:
             Scenes with noise and noiseless targets, in the image unit, or in
             units of the scale.
         """
-        rng = np.random.default_rng([self.seed, number])
-        shape = (size, len(self.survey.bands), *self.stamp_shape)
-        noisy, clean = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
-        for k in range(size):
-            # A shuffled pass through all the scenes before any comes again.
-            target, neighbours = self._mixed_scene(self._shuffled(number * size + k), rng)
-            neighbours += target
-            image = self.add_noise(neighbours, rng)
-            turns, flip = (int(rng.integers(4)), bool(rng.integers(2))) if self.augment else (0, False)
-            for source, destination in ((image, noisy), (target, clean)):
-                turned = np.rot90(source, turns, axes=(-2, -1))
-                destination[k] = turned[..., ::-1] if flip else turned
-        if scale is not None:
-            factor = (1.0 / np.asarray(scale, dtype=np.float32))[:, None, None]
-            noisy *= factor
-            clean *= factor
+        rng = np.random.Generator(np.random.SFC64([self.seed, number]))
+        ways = self._ways[rng.integers(len(self._ways), size=size)]
+        draws = rng.random((size, _TRIALS))
+        normals = QuickNormals(rng)
+        scale = np.ones(len(self._unit)) if scale is None else np.asarray(scale, np.float64)
+        factor = (1.0 / scale).astype(np.float32)
+        noise = NoiseModel(self._sky, self._unit * scale, *self._noise)
+        shape = (size, len(self._unit), *self.stamp_shape)
+        noisy, clean = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        others = np.empty(shape[1:], np.float32)
+        k = 0
+        for stock, scenes in self._windows.take(number * size, size):
+            partners = stock.partners(scenes, draws[k : k + len(scenes)])
+            for target, partner in zip(scenes.tolist(), partners.tolist(), strict=True):
+                self._paint(stock.window.target(target), factor, ways[k], clean[k])
+                np.maximum(clean[k], np.float32(0.0), out=clean[k])
+                scene = clean[k]
+                if not self._isolated:
+                    rows = stock.window.neighbours(partner)
+                    if len(rows[0]):
+                        self._paint(rows, factor, ways[k], others)
+                        scene = np.add(others, scene, out=others)
+                noise.add(scene, normals, out=noisy[k])
+                k += 1
         return noisy, clean
 
-    def _shuffled(self, position):
-        """Scene at a place of an endless sequence of shuffled passes."""
-        epoch, index = divmod(position, self.n_scenes)
-        current = self._pass
-        if current is None or current[0] != epoch:
-            rng = np.random.default_rng([self.seed, 1 << 30, epoch])
-            current = self._pass = (epoch, rng.permutation(self.n_scenes))
-        return int(current[1][index])
+    def _paint(self, rows, factor, way, out):
+        """Sum of profiles times fluxes, turned, into ``out [band, y, x]``."""
+        packed, fluxes = rows
+        profiles = _unpack_profiles(np.ascontiguousarray(turn(packed, way).swapaxes(0, 1)))
+        profiles = profiles.reshape(*profiles.shape[:2], -1)
+        fluxes = (fluxes * factor).T
+        out = out.reshape(len(out), -1)
+        # A product of matrices is slow where the sum has one term.
+        product = np.multiply if len(packed) == 1 else np.matmul
+        for kind, bands in self._runs:
+            product(fluxes[bands], profiles[kind], out=out[bands])
 
-    def mean_peak(self, limit=5000):
-        """Mean over the sample of the brightest pixel of each band.
 
-        This is M_b of Arcelin et al. 2020, section 2.3, of the noiseless
-        targets.
+class _Stock:
+    """A window and which neighbours may meet which target in it.
+
+    Parameters
+    ----------
+    window : `~.windows.Window`
+        Scenes in memory.
+    samples : sequence of `~..simulation.shards.StampSample`
+        All samples.
+    exchangeable : `numpy.ndarray`, bool ``[sample]``
+        May scenes of it exchange neighbours?
+    reference : `int` or `None`
+        Neighbours must be no brighter in this band than the target;
+        otherwise the target must still be a peak among them: the deblender
+        is asked only about detected peaks, so scenes in which a neighbour's
+        flank buries the target would teach it nothing.
+    noise : `numpy.ndarray`, float32 ``[band]``
+        Weighs the bands of peaks.
+    """
+
+    def __init__(self, window, samples, exchangeable, reference, noise):
+        self.window = window
+        self._exchangeable = exchangeable[window.sample]
+        blended = np.array([sample.kind == "blended" for sample in samples])
+        self._donors = np.flatnonzero(self._exchangeable & blended[window.sample])
+        self._by_flux = reference is not None
+        if not len(self._donors):
+            return
+        if self._by_flux:
+            self._target, self._others = np.transpose(
+                [self._fluxes(i, samples, reference) for i in range(window.n_scenes)]
+            )
+        else:
+            band_profile = samples[0].band_profile
+            weights = (np.arange(band_profile.max() + 1) == band_profile[:, None]) / noise[:, None]
+            hearts = [
+                (_heart(window.target(i), weights), _heart(window.neighbours(i), weights))
+                for i in range(window.n_scenes)
+            ]
+            self._target, self._others = np.array(hearts, np.float32).swapaxes(0, 1)
+
+    def _fluxes(self, i, samples, reference):
+        """The target's flux and the brightest neighbour's."""
+        target, (_, others) = self.window.target(i)[1], self.window.neighbours(i)
+        if not len(others):
+            return target[:, reference].sum(), 0.0
+        sample, index = samples[self.window.sample[i]], self.window.index[i]
+        galaxy = sample.galaxy[sample.rows(index)]
+        # A galaxy may have two rows, its bulge and its disc.
+        return target[:, reference].sum(), np.bincount(galaxy[galaxy > 0], others[:, reference]).max()
+
+    def partners(self, scenes, draws):
+        """Whose neighbours each target meets.
 
         Parameters
         ----------
-        limit : `int`, optional
-            Use at most so many scenes, the first ones.
+        scenes : `numpy.ndarray`, int ``[n]``
+            Targets.
+        draws : `numpy.ndarray`, ``[n, trial]``
+            Uniform in [0, 1).
 
         Returns
         -------
-        mean : `numpy.ndarray`, float64 ``[band]``
-            In the image unit.
+        partners : `numpy.ndarray`, int ``[n]``
+            Scenes; a target's own if it keeps its neighbours.
         """
-        n = min(limit, self.n_scenes)
-        return np.mean([self.scene(i)[0].max(axis=(1, 2)) for i in range(n)], axis=0, dtype=np.float64)
+        if not len(self._donors):
+            return scenes
+        tried = self._donors[(draws * len(self._donors)).astype(np.intp)]
+        if self._by_flux:
+            allowed = self._others[tried] <= self._target[scenes, None]
+        else:
+            hearts = self._target[scenes, None] + self._others[tried]
+            peaks = hearts.reshape(*tried.shape, -1).argmax(axis=-1)
+            centre = np.abs(np.stack(np.divmod(peaks, hearts.shape[-1])) - (_HEART_HALF_WIDTH - 0.5))
+            allowed = (centre < _PEAK_HALF_WIDTH).all(axis=0)
+        allowed &= self._exchangeable[scenes, None]
+        first = tried[np.arange(len(scenes)), allowed.argmax(axis=1)]
+        return np.where(allowed.any(axis=1), first, scenes)
+
+
+def _heart(rows, weights):
+    """Centre of a stamp, bands added in units of their noise.
+
+    Parameters
+    ----------
+    rows : `tuple` of `numpy.ndarray`
+        Packed profiles and fluxes.
+    weights : `numpy.ndarray` ``[band, kind]``
+        Inverse noise of the bands that a profile serves.
+
+    Returns
+    -------
+    heart : `numpy.ndarray` ``[y, x]``
+    """
+    packed, fluxes = rows
+    centre, h = packed.shape[-1] // 2, _HEART_HALF_WIDTH
+    inner = packed[..., centre - h : centre + h, centre - h : centre + h]
+    return np.tensordot(fluxes @ weights, _unpack_profiles(np.ascontiguousarray(inner)))
+
+
+def _exchangeable(sample):
+    """May this sample's scenes exchange neighbours?
+
+    A scene that was centred on a detected peak owes its centre to its
+    neighbours, and one with a PSF of its own shares it with them.
+    """
+    one_psf = bool((sample.psf == sample.psf[:1]).all())
+    return one_psf and sample.settings.get("centring") != "peaks"
+
+
+def mean_peak(samples, limit=5000):
+    """Mean over samples of the brightest pixel of each band.
+
+    This is M_b of Arcelin et al. 2020, section 2.3, of the noiseless targets.
+
+    Parameters
+    ----------
+    samples : sequence of `~..simulation.shards.StampSample`
+        The samples, in memory or opened.
+    limit : `int`, optional
+        Use at most so many scenes, the first ones.
+
+    Returns
+    -------
+    mean : `numpy.ndarray`, float64 ``[band]``
+        In the image unit.
+    """
+    peaks, band_profile = [], samples[0].band_profile
+    for piece in cut_pieces(samples, _PEAK_BYTES):
+        window = Window(samples, [piece])
+        for i in range(min(window.n_scenes, limit - len(peaks))):
+            packed, fluxes = window.target(i)
+            profiles = _unpack_profiles(packed)[:, band_profile]
+            peaks.append(np.einsum("rb,rbyx->byx", fluxes, profiles).max(axis=(1, 2)))
+        if len(peaks) == limit:
+            break
+    return np.mean(peaks, axis=0, dtype=np.float64)

@@ -6,7 +6,8 @@
 
 from dataclasses import dataclass
 
-from ..errors import TrainingError
+from ..errors import TrainingError, VaeError
+from ..simulation.noise import check_noise
 
 __all__ = ["STAGES", "TrainingSettings"]
 
@@ -43,8 +44,21 @@ class TrainingSettings:
         that tolerate it (not the paper's, which is kept as published).
     encoder_init : {"prior", "random"}
         Where the deblender's encoder starts.
-    recompose, augment : `bool`
-        Exchange neighbours between scenes, and flip and rotate them?
+    freeze_decoder : `bool`
+        Leave the prior's decoder as it is while the deblender is trained?
+        The paper does; the published code trains it with ten bands.
+    recompose : `bool`
+        Exchange neighbours between scenes?
+    augment : {"eight", "four", "none"}
+        Flips and rotations of scenes: all, those of the published code, or
+        none; see `~.composer.AUGMENTATIONS`.
+    noise : {"normal", "poisson", "sky"}
+        Noise of scenes; see `~..simulation.noise.NOISE_KINDS`.
+    noise_correlation : `float`
+        Correlation of the noise of adjacent pixels, 0 to 0.6.
+    window_megabytes : `int`
+        Profiles [MiB] that are read at a time from opened shards; twice that
+        is in memory.
     patience : `int`
         Stop after so many epochs without progress on the validation loss; 0
         for never.
@@ -75,8 +89,12 @@ class TrainingSettings:
     gradient_clip: float = 0.0
     precision: str = "auto"
     encoder_init: str = "prior"
+    freeze_decoder: bool = True
     recompose: bool = True
-    augment: bool = True
+    augment: str = "eight"
+    noise: str = "normal"
+    noise_correlation: float = 0.0
+    window_megabytes: int = 512
     patience: int = 0
     validation_scenes: int = 512
     validation_every: int = 5
@@ -90,6 +108,7 @@ class TrainingSettings:
             "schedule": ("cosine", "constant", "plateau"),
             "precision": ("auto", "float32", "bfloat16"),
             "encoder_init": ("prior", "random"),
+            "augment": ("eight", "four", "none"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -108,9 +127,14 @@ class TrainingSettings:
             1,
         )
         least |= {"workers": 1, "collapse_epochs": 1, "seed": 0, "warmup_steps": 0, "kl_warmup_epochs": 0}
+        least |= {"window_megabytes": 1}
         least |= {"kl_weight": 0, "gradient_clip": 0, "patience": 0, "max_seconds": 0}
         for name, value in least.items():
             if not getattr(self, name) >= value:
                 raise TrainingError(f"{name} is {getattr(self, name)!r}: expected at least {value}")
         if not 0 < self.learning_rate <= 1:
             raise TrainingError(f"learning_rate is {self.learning_rate!r}: expected above 0 and at most 1")
+        try:
+            check_noise(self.noise, self.noise_correlation)
+        except VaeError as error:
+            raise TrainingError(f"noise or noise_correlation: {error}") from None

@@ -31,6 +31,11 @@ def _parser(settings_class):
     parser.add_argument(
         "--output", metavar="PACKAGE", help="package to write (default DIRECTORY/STAGE.vae.zip)"
     )
+    parser.add_argument(
+        "--normalisation-sample",
+        metavar="SHARD",
+        help="shard whose mean peaks normalise images, for networks of a fixed scale (default: --train)",
+    )
     parser.add_argument("--name", help="name of the package, kept in its card")
     for field in dataclasses.fields(settings_class):
         kind = field.type if isinstance(field.type, type) else type(field.default)
@@ -78,7 +83,7 @@ def _run(args, settings):
     from .package import ModelPackage
 
     prior = ModelPackage.load(args.prior) if args.prior else None
-    samples = [StampSample.read(path) for path in args.train]
+    samples = [StampSample.open(path) for path in args.train]
     validation = StampSample.concatenate([StampSample.read(path) for path in args.validation])
     survey = get_survey(samples[0].survey, samples[0].bands)
     from .backend import load_keras
@@ -86,7 +91,18 @@ def _run(args, settings):
     load_keras()
     from .training import train
 
-    package = train(args.stage, samples, validation, survey, settings, args.directory, prior=prior)
+    package = train(
+        args.stage,
+        samples,
+        validation,
+        survey,
+        settings,
+        args.directory,
+        prior=prior,
+        normalisation_sample=StampSample.open(args.normalisation_sample)
+        if args.normalisation_sample
+        else None,
+    )
     if args.name:
         package.card["name"] = args.name
     path = package.save(args.output or Path(args.directory) / f"{args.stage}.vae.zip")

@@ -5,8 +5,8 @@
 """Train the prior and the deblender, resumably.
 
 `train` runs one stage: ``"prior"`` learns isolated galaxies (encoder and
-decoder); ``"deblender"`` puts a new encoder before the prior's frozen decoder
-(Arcelin et al. 2020, section 3).  An *epoch* is a number of steps, not a pass
+decoder); ``"deblender"`` puts a new encoder before the prior's decoder, which
+is frozen unless told otherwise (Arcelin et al. 2020, section 3).  An *epoch* is a number of steps, not a pass
 through the sample: scenes are composed afresh for every batch.
 """
 
@@ -31,7 +31,7 @@ from ..errors import TrainingError
 from ..files import replacing
 from ..version import __version__
 from .architecture import make_architecture
-from .composer import SceneComposer
+from .composer import SceneComposer, mean_peak
 from .layers import LatentSample
 from .model import get_weights, set_weights
 from .package import ModelPackage
@@ -211,7 +211,9 @@ class _Loop(keras.callbacks.Callback):
 class _Trainer:
     """One stage of training; see `train`."""
 
-    def __init__(self, stage, samples, validation, survey, settings, directory, prior, on_epoch):
+    def __init__(
+        self, stage, samples, validation, survey, settings, directory, prior, on_epoch, normalisation_sample
+    ):
         self.stage, self.settings, self.survey, self.prior = stage, settings, survey, prior
         self.samples, self.on_epoch = list(samples), on_epoch
         self.directory = Path(directory)
@@ -224,13 +226,19 @@ class _Trainer:
             recompose=settings.recompose and not isolated,
             augment=settings.augment,
             isolated=isolated,
+            noise=settings.noise,
+            noise_correlation=settings.noise_correlation,
+            window_bytes=settings.window_megabytes * 2**20,
             seed=settings.seed,
         )
+        self.normalisation_sample = None
         if prior is None:
             self.architecture = make_architecture(settings.architecture, n_bands, size, settings.latent_dim)
             self.normalisation = {"kind": self.architecture.normalisation}
             if self.architecture.normalisation == "fixed":
-                scale = self.composer.mean_peak() / self.architecture.beta
+                self.normalisation_sample = normalisation_sample
+                peaks = mean_peak(self.samples if normalisation_sample is None else [normalisation_sample])
+                scale = peaks / self.architecture.beta
                 self.normalisation["scale"] = [float(v) for v in scale]
         else:
             self._check_prior(prior, size)
@@ -253,9 +261,12 @@ class _Trainer:
             scale=scale,
             seed=settings.seed,
             kl_weight=settings.kl_weight,
+            noise=settings.noise,
+            noise_correlation=settings.noise_correlation,
         )
+        measured = [self.normalisation_sample] if self.normalisation_sample is not None else []
         self.state = {
-            "samples": _jsonable([s.describe() for s in (*self.samples, validation)]),
+            "samples": _jsonable([s.describe() for s in (*self.samples, validation, *measured)]),
             "stage": stage,
             "settings": asdict(settings),
             "epoch": 0,
@@ -290,7 +301,7 @@ class _Trainer:
             encoder, decoder = self.architecture.build_encoder(), self.architecture.build_decoder()
             if self.stage == "deblender":
                 set_weights(decoder, self.prior.part("decoder"), f"prior {self.prior.name}")
-                decoder.trainable = False
+                decoder.trainable = not settings.freeze_decoder
                 if settings.encoder_init == "prior":
                     set_weights(encoder, self.prior.part("prior_encoder"), f"prior {self.prior.name}")
             self.model = _VariationalModel(self.architecture, encoder, decoder, settings)
@@ -391,11 +402,16 @@ class _Trainer:
             },
             "validation": measured[-1] if measured else {},
         }
+        if self.normalisation_sample is not None:
+            stage_card["normalisation_sample"] = self.normalisation_sample.describe()
         encoder, decoder = get_weights(self.model.encoder), get_weights(self.model.decoder)
         if self.stage == "deblender":
             card = json.loads(json.dumps(self.prior.card))
             card["training"]["deblender"] = stage_card
-            parts = {**self.prior.parts, "decoder": decoder, "deblender_encoder": encoder}
+            parts = {"decoder": decoder, "deblender_encoder": encoder}
+            # A decoder that was trained on no longer understands the prior's encoder.
+            if self.settings.freeze_decoder:
+                parts = {**self.prior.parts, **parts}
             return ModelPackage(card, parts)
         survey = self.survey
         card = {
@@ -415,7 +431,18 @@ class _Trainer:
         return ModelPackage(card, {"prior_encoder": encoder, "decoder": decoder})
 
 
-def train(stage, samples, validation, survey, settings, directory, *, prior=None, on_epoch=None):
+def train(
+    stage,
+    samples,
+    validation,
+    survey,
+    settings,
+    directory,
+    *,
+    prior=None,
+    on_epoch=None,
+    normalisation_sample=None,
+):
     """Train one stage, resuming from the checkpoint in ``directory`` if any.
 
     Parameters
@@ -423,7 +450,7 @@ def train(stage, samples, validation, survey, settings, directory, *, prior=None
     stage : {"prior", "deblender"}
         Which network to train.
     samples : sequence of `~..simulation.shards.StampSample`
-        Training samples.  The prior stage leaves the neighbours out, so
+        Training samples, in memory or opened.  The prior stage leaves the neighbours out, so
         blended samples serve for it too; the deblender stage puts the
         neighbours of the blended ones around the targets of all.
     validation : `~..simulation.shards.StampSample`
@@ -438,12 +465,18 @@ def train(stage, samples, validation, survey, settings, directory, *, prior=None
         Result of the prior stage, for the deblender stage.
     on_epoch : callable, optional
         Called with each row of the history, a `dict`.
+    normalisation_sample : `~..simulation.shards.StampSample`, optional
+        Sample whose mean peaks M_b normalise the images, for architectures
+        that have a fixed scale (Arcelin et al. 2020, section 2.3); the
+        training samples by default.  It may be of the test split, which the
+        published code takes; nothing else of it is used.
 
     Returns
     -------
     package : `ModelPackage`
         The prior stage's has a prior encoder and a decoder; the deblender
-        stage's all three parts.
+        stage's all three parts, or, with ``freeze_decoder`` off, its own
+        encoder and decoder.
 
     Raises
     ------
@@ -457,8 +490,13 @@ def train(stage, samples, validation, survey, settings, directory, *, prior=None
         raise TrainingError(
             "the deblender stage needs a prior: run the prior stage first and give its package"
         )
-    _check_samples(stage, list(samples), validation, survey, settings)
-    return _Trainer(stage, samples, validation, survey, settings, directory, prior, on_epoch).run()
+    samples = list(samples)
+    _check_samples(stage, samples, validation, survey, settings)
+    if normalisation_sample is not None:
+        _check_fit(normalisation_sample, survey, samples[0])
+    return _Trainer(
+        stage, samples, validation, survey, settings, directory, prior, on_epoch, normalisation_sample
+    ).run()
 
 
 def _check_samples(stage, samples, validation, survey, settings):
@@ -473,18 +511,22 @@ def _check_samples(stage, samples, validation, survey, settings):
             raise TrainingError(
                 "the test split may not be trained or validated on: take 'train' and 'validation'"
             )
-        if sample.survey != survey.name or tuple(sample.bands) != survey.band_names:
-            raise TrainingError(
-                f"a sample of {sample.survey} {''.join(sample.bands)} among samples of "
-                f"{survey.name} {''.join(survey.band_names)}: train on one survey"
-            )
-        if sample.profiles.shape[-2:] != samples[0].profiles.shape[-2:]:
-            raise TrainingError(
-                f"stamps of {sample.profiles.shape[-2:]} among stamps of "
-                f"{samples[0].profiles.shape[-2:]} pixels: train on one size"
-            )
+        _check_fit(sample, survey, samples[0])
     if stage == "deblender" and not any(sample.kind == "blended" for sample in samples):
         raise TrainingError("the deblender stage needs a blended sample: simulate one with kind='blended'")
+
+
+def _check_fit(sample, survey, first):
+    if sample.survey != survey.name or tuple(sample.bands) != survey.band_names:
+        raise TrainingError(
+            f"a sample of {sample.survey} {''.join(sample.bands)} among samples of "
+            f"{survey.name} {''.join(survey.band_names)}: train on one survey"
+        )
+    if sample.profiles.shape[1:] != first.profiles.shape[1:]:
+        raise TrainingError(
+            f"profiles of {sample.profiles.shape[1:]} [kind, y, x] among profiles of "
+            f"{first.profiles.shape[1:]}: train on one size"
+        )
 
 
 def _same_settings(found, wanted, path):

@@ -7,7 +7,7 @@
 import numpy as np
 
 from ..simulation.metrics import ksb_shear
-from .composer import SceneComposer
+from ..simulation.noise import NoiseModel
 
 __all__ = ["ValidationSet", "clipped_slope", "half_width"]
 
@@ -70,6 +70,37 @@ def clipped_slope(x, y, clip=3.0, rounds=10):
     return float(slope)
 
 
+def _reference_psfs(sample, band, number, n):
+    """PSF image of the reference band of each scene.
+
+    Parameters
+    ----------
+    sample : `~..simulation.shards.StampSample`
+        Knows the PSFs as a rule.
+    band : `~..survey.Band`
+        Its PSF stands in for unknown ones.
+    number : `int`
+        The band's place among the bands.
+    n : `int`
+        How many scenes, the first ones.
+
+    Returns
+    -------
+    psfs : `list` [`numpy.ndarray`]
+        Of unit sum; equal PSFs share an array.
+    """
+    kind, drawn, psfs = int(sample.band_profile[number]), {}, []
+    for i in range(n):
+        packed = sample.psf[i, kind]
+        key = packed.tobytes()
+        if key not in drawn:
+            known = packed[0] > 0
+            model = sample.psf_models(i)[kind] if known else band.psf
+            drawn[key] = model.kernel(band.pixel_scale)
+        psfs.append(drawn[key])
+    return psfs
+
+
 class ValidationSet:
     """A fixed set of noisy scenes and what the network makes of them.
 
@@ -90,24 +121,46 @@ class ValidationSet:
     kl_weight : `float`
         Final weight of the Kullback-Leibler term: losses of epochs in which
         it still rises stay comparable.
+    noise, noise_correlation : optional
+        As `NoiseModel` takes them.
     snr_min : `float`, optional
         Shapes are measured for targets above this signal to noise in the
         reference band.
     """
 
-    def __init__(self, sample, survey, n_scenes, *, isolated, scale, seed, kl_weight, snr_min=10.0):
+    def __init__(
+        self,
+        sample,
+        survey,
+        n_scenes,
+        *,
+        isolated,
+        scale,
+        seed,
+        kl_weight,
+        noise="normal",
+        noise_correlation=0.0,
+        snr_min=10.0,
+    ):
         n = min(n_scenes, sample.n_scenes)
-        self.composer = SceneComposer([sample], survey, recompose=False, augment=False, isolated=isolated)
         rng = np.random.default_rng([seed, 1 << 31])
         self.scale, self.kl_weight = np.asarray(scale, dtype=np.float32), kl_weight
-        pairs = [self.composer.scene(i) for i in range(n)]
-        noisy = np.stack([self.composer.add_noise(target + others, rng) for target, others in pairs])
-        clean = np.stack([target for target, _ in pairs])
+        clean = np.stack([np.maximum(sample.image(i, "target"), 0.0) for i in range(n)])
+        noisy = clean.copy()
+        if not isolated:
+            for i in range(n):
+                noisy[i] += sample.image(i, "neighbours")
+        model = NoiseModel(
+            [band.sky_level for band in survey.bands],
+            [band.electrons_per_unit for band in survey.bands],
+            noise,
+            noise_correlation,
+        )
+        noisy = model.add(noisy, rng)
         self.inputs = np.ascontiguousarray(np.moveaxis(noisy / self.scale[:, None, None], 1, -1))
         self.targets = np.ascontiguousarray(np.moveaxis(clean / self.scale[:, None, None], 1, -1))
         self.reference = survey.band_names.index(survey.reference_band)
-        band = survey.bands[self.reference]
-        self.psf = band.psf.kernel(band.pixel_scale)
+        self.psfs = _reference_psfs(sample, survey.bands[self.reference], self.reference, n)
         self.true_flux = clean[:, self.reference].sum(axis=(1, 2))
         self.snr = np.asarray(sample.truth["snr"][:n], dtype=float)
         self.e = np.column_stack([sample.truth["e1"][:n], sample.truth["e2"][:n]]).astype(float)
@@ -150,8 +203,8 @@ class ValidationSet:
                 images = architecture.scaled_images(output)[:, self.reference] * self.scale[self.reference]
                 fluxes.append(images.sum(axis=(1, 2)))
                 shapes_out += [
-                    ksb_shear(image, self.psf)[:2] if wanted else (np.nan, np.nan)
-                    for image, wanted in zip(images, self.measured[part])
+                    ksb_shear(image, psf)[:2] if wanted else (np.nan, np.nan)
+                    for image, psf, wanted in zip(images, self.psfs[part], self.measured[part], strict=True)
                 ]
         row = {
             "validation_loss": float(np.mean(np.concatenate(losses))),
