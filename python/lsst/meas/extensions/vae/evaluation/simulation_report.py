@@ -23,6 +23,9 @@ from .style import CSS
 __all__ = ["figure1", "write_simulation_report"]
 
 _COLUMNS = 6
+_OVERLAPS = """, and, of what compares the target with its neighbours, where it has none.
+B<sub>closest</sub> = &lt;C,N&gt;/&radic;(&lt;C,C&gt;&lt;N,N&gt;) with the nearest neighbour N of the target
+C; B<sub>tot</sub> = 1 &minus; &lt;C,C&gt;/&lt;C,T&gt; with the whole scene T; both noiseless."""
 _MORE_CSS = """
 .triple{display:grid;grid-template-columns:repeat(3,1fr);gap:10px 16px}
 .scenes{display:grid;grid-template-columns:repeat(6,1fr);gap:6px}.scenes svg{border-radius:4px}
@@ -160,10 +163,8 @@ is about the target's centre. Below: the target's signal to noise in {html.escap
 alone, and the number of galaxies and stars.</figcaption></figure>
 <h2>Distributions</h2><div class="triple">{more}</div>
 {_number_table(every)}
-<p class="note">Of the targets{", in the unsheared version" if shear else ""}. Undefined: where HSM failed,
-for stars' redshifts, and, of what compares the target with its neighbours, where it has none.
-B<sub>closest</sub> = &lt;C,N&gt;/&radic;(&lt;C,C&gt;&lt;N,N&gt;) with the nearest neighbour N of the target
-C; B<sub>tot</sub> = 1 &minus; &lt;C,C&gt;/&lt;C,T&gt; with the whole scene T; both noiseless.</p>
+<p class="note">Of the targets{", in the unsheared version" if shear else ""}. Undefined: where HSM failed
+and for stars' redshifts{_OVERLAPS if np.any(shown["n_galaxies"] > 1) else "."}</p>
 <h2>Shares</h2>{_facts(fractions(summary))}
 {shear}<h2>How to repeat it</h2>{commands}
 <div class="pair"><section><h3>Sample</h3>{_facts(_sample_facts(summary, facts))}</section>
