@@ -22,7 +22,7 @@ from .clustering import Clustering, poisson_positions, thomas_positions
 from .defects import MASK_PLANES, add_defects, full_well
 from .geometry import overlap, sheared, stamp_origin
 from .library import GalaxyLibrary, StarLibrary
-from .noise import NOISE_KINDS, add_noise, expected_variance, unit_noise
+from .noise import add_noise, check_noise, expected_variance
 from .psfs import PsfVariation
 from .redraw import (
     add_stamp,
@@ -145,9 +145,8 @@ class FieldSettings:
         for name in ("density_per_arcmin2", "edge", "sersic_round"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise VaeError(f"{name} is {getattr(self, name)}: expected a number of at least 0")
-        for name, words in (("positions", ("poisson", "clustered")), ("noise", NOISE_KINDS)):
-            if getattr(self, name) not in words:
-                raise VaeError(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(words)}")
+        if self.positions not in ("poisson", "clustered"):
+            raise VaeError(f"positions is {self.positions!r}: expected poisson or clustered")
         for name, highest in (
             ("star_fraction", 1),
             ("bad_pixels", 1),
@@ -164,12 +163,7 @@ class FieldSettings:
         # These refuse numbers of theirs that are out of range.
         Clustering(self.cluster_fraction, self.cluster_members, self.cluster_radius)
         PsfVariation(self.psf_fwhm_scatter, self.psf_shear_sigma)
-        unit_noise((0, 0), np.random.default_rng(0), self.noise_correlation)
-        if self.noise == "poisson" and self.noise_correlation:
-            raise VaeError(
-                f"noise_correlation is {self.noise_correlation} and noise 'poisson', whose counts are "
-                "independent: choose noise 'normal'"
-            )
+        check_noise(self.noise, self.noise_correlation)
         if self.saturation is not None and not np.all(np.asarray(self.saturation, float) > 0):
             raise VaeError(f"saturation is {self.saturation}: expected levels above 0 or None")
 
