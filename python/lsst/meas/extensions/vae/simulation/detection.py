@@ -335,7 +335,8 @@ def _peaks(sharp, labels, bright, prominence):
     touch, the higher a saddle the earlier they merge, and the lower of the two
     maxima is then known to stand out by its height above that saddle.
     """
-    inside = np.flatnonzero(labels.ravel() > 0)
+    # Half of the memory of int64, and room for the largest fields.
+    inside = np.flatnonzero(labels.ravel() > 0).astype(np.int32)
     if len(inside) == 0:
         return np.zeros(0, int), np.zeros(0, int)
     ny, nx = sharp.shape
@@ -343,16 +344,16 @@ def _peaks(sharp, labels, bright, prominence):
     padded[1:-1, 1:-1] = np.where(labels > 0, sharp, -np.inf)
     width = nx + 2
     flat = padded.ravel()
-    pixels = (inside // nx + 1) * width + inside % nx + 1
-    offsets = np.array([dy * width + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx])
+    pixels = (inside // nx + 1) * np.int32(width) + inside % nx + 1
+    offsets = np.array([dy * width + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx], np.int32)
 
     # Rank breaks the ties of plateaus, so that each has one maximum.
-    rank = np.full(flat.size, -1)
+    rank = np.full(flat.size, -1, np.int32)
     order = pixels[np.argsort(flat[pixels], kind="stable")]
     rank[order] = np.arange(len(order))
     neighbours = pixels[:, None] + offsets
     highest = neighbours[np.arange(len(pixels)), np.argmax(rank[neighbours], axis=1)]
-    uphill = np.arange(flat.size)
+    uphill = np.arange(flat.size, dtype=np.int32)
     uphill[pixels] = np.where(rank[highest] > rank[pixels], highest, pixels)
     while True:
         further = uphill[uphill]
