@@ -318,7 +318,7 @@ def test_objects_tell_who_is_where(paper_scenes, survey):
         distance = 0.2 * np.hypot(part["x"] - part["x"][0], part["y"] - part["y"][0])[1:]
         for image, row in zip(galaxy_images(paper_scenes, scene, 1), part, strict=True):
             peak_y, peak_x = np.unravel_index(image.argmax(), image.shape)
-            assert max(abs(peak_x - row["x"]), abs(peak_y - row["y"])) <= 0.51
+            assert max(abs(peak_x - row["x"]), abs(peak_y - row["y"])) < 0.8
         if len(part) > 1:
             nearest = 1 + distance.argmin()
             assert truth["neighbour_distance"][scene] == pytest.approx(distance.min())
