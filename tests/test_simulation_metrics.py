@@ -33,6 +33,32 @@ def test_b_tot_of_two_gaussians():
     assert metrics.b_tot(target, target) == pytest.approx(0.0, abs=1e-12)
 
 
+def test_blendedness_of_gaussians_of_two_widths():
+    """<A,B> of two round Gaussians is a Gaussian of their distance, of the sum of their variances."""
+    sigma, other, distance, flux = 3.0, 4.5, 8.0, 7.0
+    target = gaussian(60, 64, flux=2.0, sigma=sigma, size=128)
+    neighbour = gaussian(60 + distance, 64, flux=flux, sigma=other, size=128)
+    total = sigma**2 + other**2
+    cross = np.exp(-(distance**2) / (2 * total)) / (2 * np.pi * total)
+    own, theirs = 1 / (4 * np.pi * sigma**2), 1 / (4 * np.pi * other**2)
+    assert metrics.b_closest(target, neighbour) == pytest.approx(cross / np.sqrt(own * theirs), rel=1e-6)
+    expected = 1 - 2.0**2 * own / (2.0**2 * own + 2.0 * flux * cross)
+    assert metrics.b_tot(target, target + neighbour) == pytest.approx(expected, rel=1e-6)
+
+
+def test_snr_of_two_pixels_by_hand():
+    # 900 / (30 + 70) + 1600 / (40 + 70)
+    assert metrics.snr(np.array([[30.0, 40.0]]), 70.0) == pytest.approx(np.sqrt(9 + 1600 / 110))
+    both = metrics.snr(np.array([[[30.0, 0.0]], [[0.0, 40.0]]]), np.array([70.0, 60.0]))
+    np.testing.assert_allclose(both, [3.0, 4.0])
+
+
+def test_snr_of_single_precision_images_is_as_good():
+    target = gaussian(31.5, 31.5, flux=1e7)
+    exact, single = metrics.snr(target, 6e4), metrics.snr(target.astype(np.float32), 6e4)
+    assert single == pytest.approx(exact, rel=1e-6)
+
+
 def test_snr_is_the_papers():
     target = gaussian(31.5, 31.5, flux=1e4)
     expected = np.sqrt((target**2 / (target + 50.0)).sum())

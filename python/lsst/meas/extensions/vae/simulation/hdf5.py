@@ -36,9 +36,10 @@ def write_array(group, name, array):
     ----------
     group : `h5py.Group`
     name : `str`
-    array : `numpy.ndarray`
+    array : `numpy.ndarray` or `ArrayOnDisk`
         One axis or more.
     """
+    array = np.asarray(array)
     if array.size == 0:
         group.create_dataset(name, data=array)
         return

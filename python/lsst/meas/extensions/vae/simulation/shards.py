@@ -319,25 +319,27 @@ class StampSample:
         -------
         sample : `StampSample`
         """
+        scenes = [range(self.n_scenes)[index] for index in scenes]
+        numbers = np.arange(len(scenes), dtype=np.int32)
         spans = [self.rows(index) for index in scenes]
-        rows = np.concatenate([np.arange(span.start, span.stop) for span in spans] or [np.arange(0)])
-        counts = [span.stop - span.start for span in spans]
-        truth, objects = self.truth[list(scenes)], self.objects
-        if "scene" in objects.colnames:
-            of_scene = [np.flatnonzero(objects["scene"] == index % self.n_scenes) for index in scenes]
-            objects = objects[np.concatenate(of_scene)]
-            objects["scene"] = np.repeat(np.arange(len(spans), dtype=np.int32), [len(o) for o in of_scene])
+        rows = _within(spans)
+        truth, objects = self.truth[scenes], self.objects
         if "scene" in truth.colnames:
-            truth["scene"] = np.arange(len(spans), dtype=np.int32)
+            truth["scene"] = numbers
+        if "scene" in objects.colnames:
+            bounds = np.searchsorted(objects["scene"], np.arange(self.n_scenes + 1))
+            parts = [slice(bounds[index], bounds[index + 1]) for index in scenes]
+            objects = objects[_within(parts)]
+            objects["scene"] = np.repeat(numbers, [part.stop - part.start for part in parts])
         return dataclasses.replace(
             self,
-            profiles=np.concatenate([self.profiles[span] for span in spans]),
+            profiles=np.concatenate([self.profiles[:0], *(self.profiles[span] for span in spans)]),
             fluxes=self.fluxes[rows],
-            scene=np.repeat(np.arange(len(spans), dtype=np.int32), counts),
+            scene=np.repeat(numbers, [span.stop - span.start for span in spans]),
             galaxy=self.galaxy[rows],
             truth=truth,
             objects=objects,
-            psf=self.psf[list(scenes)],
+            psf=self.psf[scenes],
         )
 
     @classmethod
@@ -532,6 +534,11 @@ class StampSample:
             **dicts,
             **arrays,
         )
+
+
+def _within(spans):
+    """Every index within some slices [int64 array]."""
+    return np.concatenate([np.arange(0), *(np.arange(span.start, span.stop) for span in spans)])
 
 
 def _check_arrays(sample):
