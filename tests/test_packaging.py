@@ -53,6 +53,7 @@ PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "sh
 MAY_PICKLE = {
     "tests/test_config_model.py": "checks that configs survive the stack's own pickling",
     "tests/test_config_pex.py": "checks that configs survive the stack's own pickling",
+    "tests/test_galaxies_real.py": "checks that galaxies can be sent to worker processes",
 }
 
 

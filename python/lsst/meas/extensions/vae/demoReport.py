@@ -25,8 +25,8 @@ from .evaluation.objects import BLENDED, EXAMPLE_RANGES
 from .evaluation.report import Example, Report, blended_statistics
 from .repo import SPLITS, openRepository
 from .repo.execution import userCollection
-from .simulation.fields import isolated_stamp
 from .simulation.geometry import overlap, stamp_origin
+from .simulation.redraw import isolated_stamp, survey_with_psfs
 from .survey import get_survey
 from .version import __version__
 
@@ -279,7 +279,7 @@ def _readField(butler, dataId, surveyName):
     )
     exposure, truth, merged, models, shapes, catalog = (_get(butler, name, dataId) for name in names)
     cubes = asCubes(exposure)
-    survey = get_survey(surveyName, cubes.bands)
+    survey = survey_with_psfs(get_survey(surveyName, cubes.bands), truth)
     objects = _objects(catalog, merged, shapes, survey.reference_band)
     zero = (0 * u.ABmag).to(cubes.unit).value
     ny, nx = cubes.images.shape[1:]

@@ -25,7 +25,7 @@ def prepareCampaign(butler, config, args):
     asked = config.galaxies
     galaxies = _loadGalaxies(asked.name, asked.path, asked.n, asked.seed)
     meta = {
-        "survey": config.survey,
+        "survey": config.surveyName(),
         "bands": list(config.bands),
         "seed": config.seed,
         "galaxies": galaxies.source,

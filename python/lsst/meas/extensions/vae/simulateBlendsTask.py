@@ -19,7 +19,7 @@ from .config import Config, Field, toPexConfig
 from .config.settings import makeSettings
 from .errors import CatalogError
 from .repo.campaign import SPLITS
-from .survey import get_survey, survey_names
+from .survey import get_survey, survey_variant
 from .vaeTask import SHARD, LoggedProgress, VaeTask, connection
 
 _KINDS = {"isolated": 0, "blended": 1, "field": 2}
@@ -37,6 +37,10 @@ class GalaxiesConfig(Config):
     )
     n: int = Field(100_000, ge=100, le=10_000_000, description="Number of synthetic galaxies.")
     seed: int = Field(1, ge=0, description="Seed of the synthetic population.")
+    realPath: str | None = Field(
+        None,
+        description="GalSim's real_galaxy_catalog*.fits with HST images, for scenes.realFraction above 0.",
+    )
 
 
 class SceneConfig(Config):
@@ -49,12 +53,29 @@ class SceneConfig(Config):
     minGalaxies: int = Field(1, ge=1, le=20, description="Fewest galaxies of a blend (annulus).")
     maxGalaxies: int = Field(4, ge=1, le=20, description="Most galaxies of a blend (annulus).")
     innerRadius: float = Field(0.325, ge=0, le=30, description="Inner radius of the annulus [arcsec].")
-    outerRadius: float = Field(2.0, gt=0, le=30, description="Outer radius of the annulus [arcsec].")
+    outerRadius: float = Field(
+        2.0, gt=0, le=30, description="Outer radius of the annulus [arcsec]; the published code has 1.5."
+    )
     magLimit: float | None = Field(
         27.5, description="Faintest reference-band magnitude, in the survey's own system; None for no cut."
     )
-    centring: Literal["none", "pixelisation"] = Field(
-        "none", description="Target on the central pixel crossing, or shifted within a square of one pixel."
+    centring: Literal["none", "pixelisation", "peaks"] = Field(
+        "none",
+        description="Target on the central pixel crossing, shifted within a square of one pixel, or where a "
+        "detected peak puts it.",
+    )
+    peakCentring: Literal["pixel", "centroid"] = Field(
+        "pixel",
+        description="Stamps about the pixel crossing nearest the peak (the paper), or about the peak's very "
+        "centroid (the published code).",
+    )
+    detectionSize: int = Field(
+        128, ge=16, le=1024, description="Side of the scene searched for peaks [pixels]."
+    )
+    detectionThreshold: float = Field(5.0, gt=0, le=100, description="Threshold of peaks [sigma of the sky].")
+    maxPeaks: int = Field(4, ge=1, le=100, description="Most peaks that are looked at.")
+    minNeighbourDistance: float = Field(
+        0.0, ge=0, le=10, description="Scenes whose target has a nearer neighbour are drawn again [arcsec]."
     )
     centringJitter: float = Field(
         0.0, ge=0, le=5, description="Further Gaussian shift of the target [pixels]."
@@ -72,6 +93,28 @@ class SceneConfig(Config):
     targetSnrMin: float = Field(0.0, ge=0, description="Least reference-band SNR of the isolated target.")
     rotate: bool = Field(True, description="Rotate every galaxy by a random angle?")
     colourGradients: bool = Field(True, description="Give bulges and discs SEDs of their own?")
+    sersicRound: float = Field(
+        0.05, ge=0, le=1, description="Sersic indices are rounded to multiples of this; 0 for as they are."
+    )
+    shearG1: float = Field(0.0, gt=-1, lt=1, description="Reduced shear of every scene, along x.")
+    shearG2: float = Field(0.0, gt=-1, lt=1, description="Reduced shear of every scene, along the diagonal.")
+    shearStep: float = Field(
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="Above 0, each scene comes five times, sheared by (0, 0), (+-g, 0) and (0, +-g).",
+    )
+    shearPositions: bool = Field(True, description="Does shear move the neighbours about the target too?")
+    psfFwhmScatter: float = Field(
+        0.0, ge=0, le=0.5, description="Scatter of ln(FWHM) of the PSF from scene to scene."
+    )
+    psfShearSigma: float = Field(
+        0.0, ge=0, le=0.2, description="Scatter of each component of the PSF's shear from scene to scene."
+    )
+    starFraction: float = Field(0.0, ge=0, le=1, description="Fraction of objects that are stars.")
+    realFraction: float = Field(
+        0.0, ge=0, le=1, description="Fraction of scenes of galaxies with HST images (galaxies.realPath)."
+    )
 
     def validate(self):
         super().validate()
@@ -82,12 +125,51 @@ class SceneConfig(Config):
 
 
 class FieldConfig(Config):
-    """How whole fields are composed and searched."""
+    """How whole fields are composed and searched; all defects are off by default."""
 
     size: int = Field(512, ge=64, le=20_000, description="Side of the square field [pixels].")
-    densityPerArcmin2: float = Field(50.0, ge=0, le=1000, description="Galaxies per square arcminute.")
+    densityPerArcmin2: float = Field(
+        50.0, ge=0, le=1000, description="Objects per square arcminute, stars included."
+    )
+    positions: Literal["poisson", "clustered"] = Field(
+        "poisson", description="Galaxies know nothing of each other, or some fall in clusters."
+    )
+    clusterFraction: float = Field(0.4, ge=0, le=1, description="Fraction of galaxies in clusters.")
+    clusterMembers: float = Field(4.0, gt=0, le=1000, description="Mean number of galaxies in a cluster.")
+    clusterRadius: float = Field(
+        10.0, gt=0, le=600, description="Gaussian sigma of a cluster on each axis [arcsec]."
+    )
+    starFraction: float = Field(0.0, ge=0, le=1, description="Fraction of objects that are stars.")
     magLimit: float | None = Field(None, description="Faintest reference-band magnitude; None for no cut.")
     colourGradients: bool = Field(True, description="Give bulges and discs SEDs of their own?")
+    edge: int = Field(
+        16, ge=0, le=1000, description="Objects are centred up to this far outside the image [pixels]."
+    )
+    shearG1: float = Field(0.0, gt=-1, lt=1, description="Reduced shear of every galaxy, along x.")
+    shearG2: float = Field(0.0, gt=-1, lt=1, description="Reduced shear of every galaxy, along the diagonal.")
+    shearPositions: bool = Field(
+        True, description="Does shear move galaxies about the centre of the field, too?"
+    )
+    psfFwhmScatter: float = Field(
+        0.0, ge=0, le=0.5, description="Scatter of ln(FWHM) of each PSF from field to field."
+    )
+    psfShearSigma: float = Field(
+        0.0, ge=0, le=0.2, description="Scatter of each component of the PSF's shear from field to field."
+    )
+    saturation: float | None = Field(
+        None, gt=0, description="Full well of all bands [image unit]; None for no saturation."
+    )
+    badPixels: float = Field(0.0, ge=0, le=1, description="Fraction of pixels that are hot or dead.")
+    badColumns: float = Field(
+        0.0, ge=0, le=1000, description="Mean number of hot or dead columns among a thousand."
+    )
+    edgeWidth: int = Field(0, ge=0, le=1000, description="Width of the border marked EDGE [pixels].")
+    gapWidth: int = Field(
+        0, ge=0, le=1000, description="Width of a stripe without data in each band [pixels]."
+    )
+    missingCorner: float = Field(
+        0.0, ge=0, le=1, description="Part of the sides that a corner without data cuts off."
+    )
     threshold: float = Field(
         5.0, gt=0, le=100, description="Detection threshold [sigma], all bands combined."
     )
@@ -97,7 +179,13 @@ class SimulateBlendsConfig(Config):
     """Config of SimulateBlendsTask."""
 
     kind: Literal["isolated", "blended", "field"] = Field("blended", description="What to simulate.")
-    survey: str = Field("lsst10yr", description="Survey: 'lsst10yr' or 'arcelin2020'.")
+    survey: Literal["arcelin2020", "lsst10yr"] = Field("lsst10yr", description="Survey that is simulated.")
+    visBandpass: Literal["VIS", "Y"] = Field(
+        "VIS", description="Throughput of Euclid's VIS in arcelin2020; the published code reads NISP Y's."
+    )
+    nirSky: Literal["paper", "code"] = Field(
+        "paper", description="Sky of Euclid's Y and H in arcelin2020; the published code exchanges them."
+    )
     bands: tuple[str, ...] = Field(
         ("u", "g", "r", "i", "z", "y"),
         min_length=1,
@@ -106,7 +194,21 @@ class SimulateBlendsConfig(Config):
     galaxies: GalaxiesConfig = Field(default_factory=GalaxiesConfig, description="Which galaxies to draw.")
     scenes: SceneConfig = Field(default_factory=SceneConfig, description="How stamps are composed.")
     field: FieldConfig = Field(default_factory=FieldConfig, description="How fields are composed.")
-    nScenes: int = Field(1000, ge=1, le=1_000_000, description="Scenes a shard of stamps.")
+    nScenes: int = Field(
+        1000, ge=1, le=1_000_000, description="Scenes a shard of stamps (the five sheared ones are one)."
+    )
+    composed: bool = Field(False, description="Write the noisy scenes themselves, too?")
+    noise: Literal["poisson", "normal", "sky"] = Field(
+        "poisson",
+        description="Noise of composed scenes and fields: Poisson counts of source and sky, normal deviates "
+        "of the same variance, or of the sky alone (the published code's later commits).",
+    )
+    noiseCorrelation: float = Field(
+        0.0,
+        ge=0,
+        le=0.6,
+        description="Correlation of the noise of adjacent pixels; not with noise 'poisson'.",
+    )
     seed: int = Field(1, ge=0, description="Seed of the campaign; each shard's seed follows from it.")
     campaign: str = Field("demo", description="Campaign: its skymap is vae_<campaign> (command line only).")
     nTrain: int = Field(
@@ -116,15 +218,28 @@ class SimulateBlendsConfig(Config):
     nTest: int = Field(0, ge=0, le=65_536, description="Test shards (command line only).")
     nFields: int = Field(1, ge=0, le=65_536, description="Fields (command line only).")
 
+    def surveyName(self):
+        """Name of the survey with its options [`str`], as `~.survey.get_survey` takes it."""
+        return survey_variant(self.survey, visAsY=self.visBandpass == "Y", codeNirSky=self.nirSky == "code")
+
     def validate(self):
         super().validate()
-        if self.survey not in survey_names():
-            raise self.invalid("survey", f"expected one of {', '.join(survey_names())}")
-        survey = get_survey(self.survey)
+        for name, default in (("visBandpass", "VIS"), ("nirSky", "paper")):
+            if self.survey != "arcelin2020" and getattr(self, name) != default:
+                raise self.invalid(
+                    name, f"survey {self.survey} knows {default!r} only; take survey arcelin2020"
+                )
+        survey = get_survey(self.surveyName())
         unknown = [band for band in self.bands if band not in survey.band_names]
         if unknown:
             raise self.invalid(
                 "bands", f"{self.survey} has no band {unknown[0]!r}; it has {', '.join(survey.band_names)}"
+            )
+        if self.noise == "poisson" and self.noiseCorrelation:
+            raise self.invalid("noiseCorrelation", "counts of photons are independent; take noise 'normal'")
+        if self.scenes.realFraction and not self.galaxies.realPath:
+            raise self.scenes.invalid(
+                "realFraction", "needs galaxies.realPath, GalSim's catalogue of real galaxies"
             )
 
 
@@ -134,6 +249,8 @@ class SimulateBlendsConnections(pipeBase.PipelineTaskConnections, dimensions=SHA
     campaign = connection(cT.Input, "vae_campaign", "What defines the campaign.")
     isolatedStamps = connection(cT.Output, "vae_isolatedStamps", "Stamps of isolated galaxies.")
     blendStamps = connection(cT.Output, "vae_blendStamps", "Stamps of blends.")
+    isolatedScenes = connection(cT.Output, "vae_isolatedScenes", "Noisy images of isolated galaxies.")
+    blendScenes = connection(cT.Output, "vae_blendScenes", "Noisy images of blends.")
     field = connection(cT.Output, "vae_field", "Multi-band coadd.")
     fieldTruth = connection(cT.Output, "vae_fieldTruth", "Every galaxy of the field.")
     mergedDetections = connection(
@@ -143,13 +260,14 @@ class SimulateBlendsConnections(pipeBase.PipelineTaskConnections, dimensions=SHA
     def __init__(self, *, config=None):
         super().__init__(config=config)
         outputs = {
-            "isolated": ("isolatedStamps",),
-            "blended": ("blendStamps",),
+            "isolated": ("isolatedStamps", "isolatedScenes"),
+            "blended": ("blendStamps", "blendScenes"),
             "field": ("field", "fieldTruth", "mergedDetections"),
         }
         for kind, names in outputs.items():
-            for name in names if kind != config.kind else ():
-                delattr(self, name)
+            for name in names:
+                if kind != config.kind or (name.endswith("Scenes") and not config.composed):
+                    delattr(self, name)
 
     def adjustQuantum(self, inputs, outputs, label, data_id):
         # Fields live in their own tract, stamps in the others.
@@ -204,13 +322,15 @@ class SimulateBlendsTask(VaeTask):
         Returns
         -------
         struct : `lsst.pipe.base.Struct`
-            ``isolatedStamps`` or ``blendStamps`` (`~.simulation.StampSample`),
+            ``isolatedStamps`` or ``blendStamps`` (`~.simulation.StampSample`)
+            and, with config ``composed``, ``isolatedScenes`` or
+            ``blendScenes`` (`~.simulation.composed.ComposedSample`);
             or ``field`` (`~.afw.MultibandExposure`), ``fieldTruth``
             (`astropy.table.Table`) and ``mergedDetections``
             (`~.afw.SourceCatalog`).
         """
         settings = self.settings
-        survey = get_survey(settings.survey, settings.bands)
+        survey = get_survey(settings.surveyName(), settings.bands)
         split = {number: name for name, number in SPLITS.items()}[tract]
         chosen = galaxies.split("test" if split == "fields" else split)
         seed = shardSeed(settings.seed, tract, patch, settings.kind)
@@ -223,25 +343,42 @@ class SimulateBlendsTask(VaeTask):
         from .simulation.scenes import SceneSettings, simulate_stamps
 
         scenes = makeSettings(SceneSettings, settings.scenes, kind=settings.kind)
+        real = _loadReal(settings.galaxies.realPath) if settings.scenes.realFraction else None
         sample = simulate_stamps(
-            chosen, survey, scenes, settings.nScenes, seed=seed, split=split, progress=progress
+            chosen, survey, scenes, settings.nScenes, seed=seed, split=split, progress=progress, real=real
         )
-        name = "isolatedStamps" if settings.kind == "isolated" else "blendStamps"
-        return pipeBase.Struct(**{name: sample})
+        kind = "isolated" if settings.kind == "isolated" else "blend"
+        result = pipeBase.Struct(**{f"{kind}Stamps": sample})
+        if settings.composed:
+            from .simulation.composed import compose
+
+            composed = compose(sample, noise=settings.noise, correlation=settings.noiseCorrelation)
+            setattr(result, f"{kind}Scenes", composed)
+        return result
 
     def _field(self, galaxies, survey, seed, patch, progress):
         from .afw import AnalyticPsf, MultibandExposure
         from .catalogs import makeMergedDetections
+        from .simulation.defects import flagged, set_detected
         from .simulation.detection import detect
         from .simulation.fields import FieldSettings, simulate_field
 
         config = self.settings.field
-        field = simulate_field(
-            galaxies, survey, makeSettings(FieldSettings, config), seed, split="test", progress=progress
+        settings = makeSettings(
+            FieldSettings, config, noise=self.settings.noise, noise_correlation=self.settings.noiseCorrelation
         )
-        detection = detect(field.images, field.variance, field.psfs, threshold=config.threshold)
+        field = simulate_field(galaxies, survey, settings, seed, split="test", progress=progress)
+        detection = detect(
+            field.images,
+            field.variance,
+            field.psfs,
+            mask=flagged(field.mask),
+            threshold=config.threshold,
+            saturated=flagged(field.mask, "SAT"),
+        )
+        set_detected(field.mask, detection)
         self.log.info(
-            "Field of %d galaxies: %d parents with %d peaks",
+            "Field of %d objects: %d parents with %d peaks",
             len(field.truth),
             len(detection.parents),
             detection.n_peaks,
@@ -252,7 +389,7 @@ class SimulateBlendsTask(VaeTask):
             field.mask.astype(np.int32),
             field.variance,
             unit=survey.image_unit,
-            psfs=[AnalyticPsf.fromModel(band.psf, band.pixel_scale) for band in survey.bands],
+            psfs=[AnalyticPsf.fromModel(band.psf, band.pixel_scale) for band in field.survey.bands],
             metadata={"PIXSCALE": survey.bands[0].pixel_scale, "SURVEY": survey.name, "SEED": seed},
         )
         return pipeBase.Struct(
@@ -281,3 +418,10 @@ def _loadGalaxies(name, path, n, seed):
     from .galaxies import load_galaxies
 
     return load_galaxies(name, path=path, n=n, seed=seed)
+
+
+@lru_cache(maxsize=1)
+def _loadReal(path):
+    from .galaxies.real_images import load_real_galaxies
+
+    return load_real_galaxies(path)

@@ -29,6 +29,10 @@ class TrainDeblenderConfig(Config):
     useIsolated: bool = Field(
         False, description="Take targets from the isolated stamps too, under the blends' neighbours?"
     )
+    freezeDecoder: bool = Field(
+        True,
+        description="Leave the prior's decoder as it is? The published code trains it with ten bands.",
+    )
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="How it is trained.")
 
 
@@ -91,7 +95,8 @@ class TrainDeblenderTask(VaeTask):
         -------
         struct : `lsst.pipe.base.Struct`
             ``trainedPackage``, a `~.network.package.ModelPackage` with all
-            three parts; its decoder is the prior's, bit for bit.
+            three parts; its decoder is the prior's, bit for bit, unless the
+            config says otherwise.
 
         Raises
         ------
@@ -104,6 +109,7 @@ class TrainDeblenderTask(VaeTask):
             TrainingSettings,
             self.settings.training,
             encoder_init=self.settings.encoderInit,
+            freeze_decoder=self.settings.freezeDecoder,
             architecture=card["architecture"]["name"],
             latent_dim=card["latent_dim"],
         )

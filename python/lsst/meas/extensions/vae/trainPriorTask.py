@@ -43,7 +43,18 @@ class TrainingConfig(Config):
         "auto", description="Arithmetic of the convolutions; auto is float32 for the paper's network only."
     )
     recompose: bool = Field(True, description="Exchange neighbours between scenes?")
-    augment: bool = Field(True, description="Flip and rotate scenes in the eight ways?")
+    augment: Literal["eight", "four", "none"] = Field(
+        "eight",
+        description="Flips and rotations of scenes: all eight, the four of the published code, or none.",
+    )
+    noise: Literal["normal", "poisson", "sky"] = Field(
+        "normal",
+        description="Noise drawn for every batch: normal deviates of the Poisson variance, which is fast, "
+        "Poisson counts, or normal deviates of the sky alone (the published code's later commits).",
+    )
+    noiseCorrelation: float = Field(
+        0.0, ge=0, le=0.6, description="Correlation of the noise of adjacent pixels; not with 'poisson'."
+    )
     patience: int = Field(0, ge=0, description="Stop after so many epochs without progress; 0 for never.")
     validationScenes: int = Field(512, ge=1, description="Scenes of the validation set.")
     validationEvery: int = Field(5, ge=1, description="Epochs between measurements of shapes and magnitudes.")
@@ -65,6 +76,11 @@ class TrainPriorConfig(Config):
         "factorised", description="Network: the project's own, or that of Arcelin et al. 2020 exactly."
     )
     latentDim: int = Field(32, ge=2, le=1024, description="Dimension of the latent space.")
+    normalisationSplit: Literal["train", "test"] = Field(
+        "train",
+        description="Sample whose mean peak pixels M_b normalise the images of architecture 'arcelin2020'; "
+        "the published code takes the test sample, which leaks.",
+    )
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="How it is trained.")
 
 
@@ -92,11 +108,15 @@ class TrainPriorTask(VaeTask):
     canMultiprocess = False
 
     def runQuantum(self, butlerQC, inputRefs, outputRefs):
-        train, validation = loadSplits(butlerQC.get(inputRefs.isolatedStamps))
-        butlerQC.put(self.run(train, validation), outputRefs)
+        handles = butlerQC.get(inputRefs.isolatedStamps)
+        train, validation = loadSplits(handles)
+        normalisation = None
+        if self.settings.normalisationSplit == "test":
+            normalisation = firstShard(handles, "test")
+        butlerQC.put(self.run(train, validation, normalisation), outputRefs)
 
     @timeMethod
-    def run(self, train, validation):
+    def run(self, train, validation, normalisation=None):
         """Train the prior.
 
         Parameters
@@ -105,6 +125,9 @@ class TrainPriorTask(VaeTask):
             Training samples.
         validation : `~.simulation.shards.StampSample`
             Validation sample.
+        normalisation : `~.simulation.shards.StampSample`, optional
+            Sample whose mean peak pixels normalise; the training sample by
+            default.
 
         Returns
         -------
@@ -123,7 +146,7 @@ class TrainPriorTask(VaeTask):
             architecture=self.settings.architecture,
             latent_dim=self.settings.latentDim,
         )
-        package = runTraining(self, "prior", train, validation, settings)
+        package = runTraining(self, "prior", train, validation, settings, normalisation=normalisation)
         if self.settings.name:
             package.card["name"] = self.settings.name
         return pipeBase.Struct(priorPackage=package)
@@ -142,7 +165,8 @@ def loadSplits(handles, validate=True):
     Returns
     -------
     train : `list` [`~.simulation.shards.StampSample`]
-        Training shards, in order.
+        Training shards, in order; their profiles stay in the files until
+        they are wanted.
     validation : `~.simulation.shards.StampSample` or `None`
         The first validation shard: the settings' ``validationScenes`` are
         taken from its start.
@@ -152,20 +176,33 @@ def loadSplits(handles, validate=True):
     TrainingError
         Raised if a split is absent.
     """
-    byTract = {}
-    for handle in sorted(handles, key=lambda h: (h.dataId["tract"], h.dataId["patch"])):
-        byTract.setdefault(handle.dataId["tract"], []).append(handle)
-    for split in ("train", "validation") if validate else ("train",):
-        if SPLITS[split] not in byTract:
-            raise TrainingError(
-                f"no {split} shard among the inputs: simulate some (n{split.capitalize()} of "
-                "simulateBlends) and let the data query include their tract"
-            )
-    validation = byTract[SPLITS["validation"]][0].get() if validate else None
-    return [handle.get() for handle in byTract[SPLITS["train"]]], validation
+    validation = firstShard(handles, "validation") if validate else None
+    train = _ofSplit(handles, "train")
+    return [handle.get(parameters={"lazy": True}) for handle in train], validation
 
 
-def runTraining(task, stage, train, validation, settings, prior=None):
+def firstShard(handles, split):
+    """Load the first shard of a split.
+
+    Raises
+    ------
+    TrainingError
+        Raised if there is none.
+    """
+    return _ofSplit(handles, split)[0].get()
+
+
+def _ofSplit(handles, split):
+    chosen = [handle for handle in handles if handle.dataId["tract"] == SPLITS[split]]
+    if not chosen:
+        raise TrainingError(
+            f"no {split} shard among the inputs: simulate some (n{split.capitalize()} of "
+            "simulateBlends) and let the data query include their tract"
+        )
+    return sorted(chosen, key=lambda handle: handle.dataId["patch"])
+
+
+def runTraining(task, stage, train, validation, settings, prior=None, normalisation=None):
     """Train a stage in a folder of its own, resuming what was begun there.
 
     The folder's name follows from everything that rules the outcome, so two
@@ -177,6 +214,8 @@ def runTraining(task, stage, train, validation, settings, prior=None):
         For its log and metadata.
     stage, train, validation, settings, prior
         As `~.network.training.train`.
+    normalisation : `~.simulation.shards.StampSample`, optional
+        As its ``normalisation_sample``.
 
     Returns
     -------
@@ -195,13 +234,23 @@ def runTraining(task, stage, train, validation, settings, prior=None):
         "stage": stage,
         "samples": [sample.describe() for sample in (*train, validation)],
         "prior": prior.sha256 if prior else None,
+        "normalisation": normalisation.describe() if normalisation else None,
         "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k not in free},
     }
     digest = hashlib.sha256(json.dumps(rules, sort_keys=True, default=str).encode()).hexdigest()[:12]
     directory = Path(task.settings.training.directory) / f"{survey.name}-{stage}-{digest}"
     task.log.info("Checkpoints and logs go to %s", directory)
     task.metadata["directory"] = str(directory)
-    package = trainNetwork(stage, train, validation, survey, settings, directory, prior=prior)
+    package = trainNetwork(
+        stage,
+        train,
+        validation,
+        survey,
+        settings,
+        directory,
+        prior=prior,
+        normalisation_sample=normalisation,
+    )
     stageCard = package.card["training"][stage]
     task.metadata["samplesSeen"] = stageCard["samples_seen"]
     task.metadata["stopped"] = stageCard["stopped"]

@@ -11,6 +11,7 @@ so its sums, as they are).
 """
 
 __all__ = [
+    "ComposedSampleFormatter",
     "ModelDataFormatter",
     "ModelPackageFormatter",
     "MultibandExposureDelegate",
@@ -82,12 +83,22 @@ class _Hdf5Formatter(_FileFormatter):
 
 
 class StampSampleFormatter(_Hdf5Formatter):
-    """HDF5 shards of simulated stamps."""
+    """HDF5 shards of simulated stamps; with parameter ``lazy`` profiles stay in the file until asked for."""
 
     def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> Any:
         from ..simulation.shards import StampSample
 
-        return StampSample.read(path)
+        lazy = (self.file_descriptor.parameters or {}).get("lazy", False)
+        return StampSample.open(path) if lazy else StampSample.read(path)
+
+
+class ComposedSampleFormatter(_Hdf5Formatter):
+    """HDF5 files of noisy scenes."""
+
+    def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> Any:
+        from ..simulation.composed import ComposedSample
+
+        return ComposedSample.read(path)
 
 
 class ModelDataFormatter(_Hdf5Formatter):

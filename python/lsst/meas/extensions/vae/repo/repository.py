@@ -34,6 +34,8 @@ DATASET_TYPES = {
     "vae_campaign": (("skymap",), "StructuredDataDict"),
     "vae_isolatedStamps": (SHARD, "VaeStampSample"),
     "vae_blendStamps": (SHARD, "VaeStampSample"),
+    "vae_isolatedScenes": (SHARD, "VaeComposedSample"),
+    "vae_blendScenes": (SHARD, "VaeComposedSample"),
     "vae_field": (SHARD, "VaeMultibandExposure"),
     "vae_fieldTruth": (SHARD, "ArrowAstropy"),
     "vae_mergedDetections": (SHARD, "VaeSourceCatalog"),
