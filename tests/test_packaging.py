@@ -54,6 +54,7 @@ MAY_PICKLE = {
     "tests/test_config_model.py": "checks that configs survive the stack's own pickling",
     "tests/test_config_pex.py": "checks that configs survive the stack's own pickling",
     "tests/test_galaxies_real.py": "checks that galaxies can be sent to worker processes",
+    "tests/test_simulation_shards.py": "checks that opened shards can be sent to worker processes",
 }
 
 
