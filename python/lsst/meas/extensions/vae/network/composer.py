@@ -233,27 +233,17 @@ class _Stock:
         if not len(self._donors):
             return
         if self._by_flux:
-            self._target, self._others = np.transpose(
-                [self._fluxes(i, samples, reference) for i in range(window.n_scenes)]
-            )
+            # A galaxy may have two rows, its bulge and its disc.
+            galaxies = window.sums(lambda _, fluxes: fluxes[:, reference], lambda galaxy: galaxy)
+            self._target, self._others = galaxies[:, 0], galaxies[:, 1:].max(axis=1, initial=0.0)
         else:
             band_profile = samples[0].band_profile
             weights = (np.arange(band_profile.max() + 1) == band_profile[:, None]) / noise[:, None]
-            hearts = [
-                (_heart(window.target(i), weights), _heart(window.neighbours(i), weights))
-                for i in range(window.n_scenes)
-            ]
-            self._target, self._others = np.array(hearts, np.float32).swapaxes(0, 1)
-
-    def _fluxes(self, i, samples, reference):
-        """The target's flux and the brightest neighbour's."""
-        target, (_, others) = self.window.target(i)[1], self.window.neighbours(i)
-        if not len(others):
-            return target[:, reference].sum(), 0.0
-        sample, index = samples[self.window.sample[i]], self.window.index[i]
-        galaxy = sample.galaxy[sample.rows(index)]
-        # A galaxy may have two rows, its bulge and its disc.
-        return target[:, reference].sum(), np.bincount(galaxy[galaxy > 0], others[:, reference]).max()
+            hearts = window.sums(
+                lambda profiles, fluxes: _hearts(profiles, fluxes @ weights),
+                lambda galaxy: np.minimum(galaxy, 1),
+            )
+            self._target, self._others = hearts[:, 0], hearts[:, -1] * (hearts.shape[1] > 1)
 
     def partners(self, scenes, draws):
         """Whose neighbours each target meets.
@@ -285,24 +275,23 @@ class _Stock:
         return np.where(allowed.any(axis=1), first, scenes)
 
 
-def _heart(rows, weights):
-    """Centre of a stamp, bands added in units of their noise.
+def _hearts(packed, weights):
+    """Centres of stamps, kinds of profiles added with weights.
 
     Parameters
     ----------
-    rows : `tuple` of `numpy.ndarray`
-        Packed profiles and fluxes.
-    weights : `numpy.ndarray` ``[band, kind]``
-        Inverse noise of the bands that a profile serves.
+    packed : `numpy.ndarray`, float16 ``[row, kind, y, x]``
+        Packed profiles.
+    weights : `numpy.ndarray` ``[row, kind]``
+        Flux in units of the noise, of all bands that a profile serves.
 
     Returns
     -------
-    heart : `numpy.ndarray` ``[y, x]``
+    hearts : `numpy.ndarray` ``[row, y, x]``
     """
-    packed, fluxes = rows
     centre, h = packed.shape[-1] // 2, _HEART_HALF_WIDTH
     inner = packed[..., centre - h : centre + h, centre - h : centre + h]
-    return np.tensordot(fluxes @ weights, _unpack_profiles(np.ascontiguousarray(inner)))
+    return np.einsum("rk,rkyx->ryx", weights, _unpack_profiles(np.ascontiguousarray(inner)))
 
 
 def _exchangeable(sample):

@@ -65,25 +65,22 @@ class Window:
         self.sample = np.concatenate([np.full(p.last - p.first, p.sample) for p in pieces])
         self.index = np.concatenate([np.arange(p.first, p.last) for p in pieces])
         self._piece = np.concatenate([np.full(p.last - p.first, k) for k, p in enumerate(pieces)])
-        self._profiles, self._fluxes, bounds = [], [], []
+        self._rows, bounds = [], []
         for piece in pieces:
             sample = samples[piece.sample]
-            rows = slice(sample.rows(piece.first).start, sample.rows(piece.last - 1).stop)
-            profiles, fluxes = sample.profiles[rows], sample.fluxes[rows]
+            part = slice(sample.rows(piece.first).start, sample.rows(piece.last - 1).stop)
+            scene, galaxy = sample.scene[part] - piece.first, sample.galaxy[part]
+            rows = (scene, galaxy, sample.profiles[part], sample.fluxes[part])
             # Open files would add up, however few scenes are read of each.
             sample.close()
-            scene = sample.scene[rows] - piece.first
-            neighbour = sample.galaxy[rows] > 0
-            order = np.lexsort((neighbour, scene))
+            order = np.lexsort((galaxy, scene))
             # Targets come first as a rule; a copy is made only where they do not.
             if not np.array_equal(order, np.arange(len(order))):
-                profiles, fluxes = profiles[order], fluxes[order]
-                neighbour = neighbour[order]
+                rows = tuple(column[order] for column in rows)
             starts = np.searchsorted(scene, np.arange(piece.last - piece.first + 1))
-            targets = np.bincount(scene[~neighbour], minlength=len(starts) - 1)
+            targets = np.bincount(scene[galaxy == 0], minlength=len(starts) - 1)
             bounds.append(np.column_stack([starts[:-1], starts[:-1] + targets, starts[1:]]))
-            self._profiles.append(profiles)
-            self._fluxes.append(fluxes)
+            self._rows.append(rows)
         self._bounds = np.concatenate(bounds)
 
     @property
@@ -101,16 +98,46 @@ class Window:
         fluxes : `numpy.ndarray`, float32 ``[row, band]``
             In the image unit.
         """
-        return self._rows(scene, 0, 1)
+        return self._part(scene, 0, 1)
 
     def neighbours(self, scene):
         """Rows of the neighbours, as `target`; there may be none."""
-        return self._rows(scene, 1, 2)
+        return self._part(scene, 1, 2)
 
-    def _rows(self, scene, start, stop):
-        piece = self._piece[scene]
-        rows = slice(self._bounds[scene, start], self._bounds[scene, stop])
-        return self._profiles[piece][rows], self._fluxes[piece][rows]
+    def _part(self, scene, start, stop):
+        _, _, profiles, fluxes = self._rows[self._piece[scene]]
+        part = slice(self._bounds[scene, start], self._bounds[scene, stop])
+        return profiles[part], fluxes[part]
+
+    def sums(self, values, groups):
+        """Sums over the rows of each scene, by groups of them.
+
+        Parameters
+        ----------
+        values : callable
+            From profiles and fluxes, as `target` gives them, to an array
+            ``[row, ...]``.
+        groups : callable
+            From the number of the galaxy of each row, int8 ``[row]``, to
+            that of the group, an array of int.
+
+        Returns
+        -------
+        sums : `numpy.ndarray`, float32 ``[scene, group, ...]``
+        """
+        parts = []
+        for scene, galaxy, profiles, fluxes in self._rows:
+            value, group = values(profiles, fluxes), groups(galaxy)
+            part = np.zeros((scene[-1] + 1, group.max() + 1, *value.shape[1:]), np.float32)
+            np.add.at(part, (scene, group), value)
+            parts.append(part)
+        most = max(part.shape[1] for part in parts)
+        sums = np.zeros((self.n_scenes, most, *parts[0].shape[2:]), np.float32)
+        start = 0
+        for part in parts:
+            sums[start : start + len(part), : part.shape[1]] = part
+            start += len(part)
+        return sums
 
 
 def cut_pieces(samples, window_bytes):
