@@ -146,6 +146,14 @@ def test_ksb_of_round_galaxies_is_the_shear(round_galaxies, gaussian_survey):
         np.testing.assert_allclose(e[:, version], np.broadcast_to(g, (10, 2)), atol=0.03 * step)
 
 
+def test_ksb_is_corrected_for_each_scenes_own_psf(round_galaxies, gaussian_survey):
+    settings = SceneSettings(kind="isolated", psf_fwhm_scatter=0.1, psf_shear_sigma=0.05)
+    sample = simulate_stamps(round_galaxies, gaussian_survey, settings, 12, seed=6)
+    assert np.hypot(sample.psf[:, 0, 1], sample.psf[:, 0, 2]).max() > 0.05
+    e = np.array([sample.truth["e1"], sample.truth["e2"]])
+    assert abs(e).max() < 2e-3
+
+
 def test_shear_keeps_the_flux(round_galaxies, gaussian_survey):
     sample = simulate_stamps(
         round_galaxies, gaussian_survey, SceneSettings(kind="isolated", shear_step=0.1), 3, seed=6

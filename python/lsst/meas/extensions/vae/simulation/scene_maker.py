@@ -85,15 +85,16 @@ class SceneMaker:
         self.same_scale = np.array([b.pixel_scale == self.scale for b in survey.bands])
         self.kind = int(survey.band_profile[self.reference])
         self.variation = settings.psf_variation
-        self.optics = self._optics(tuple(model for model, _ in survey.profile_kinds), ProfileRenderer)
+        self.renderer = ProfileRenderer(survey.profile_kinds)
+        self.optics = self._optics(tuple(model for model, _ in survey.profile_kinds))
         if settings.seeks_peaks:
             self.detection_renderer = ProfileRenderer(survey.profile_kinds[self.kind : self.kind + 1])
         if settings.target_snr_min > 0:
             population.restrict_targets(self._may_be_target)
 
-    def _optics(self, psfs, make_renderer):
-        kinds = tuple(zip(psfs, (scale for _, scale in self.survey.profile_kinds)))
-        return _Optics(psfs, make_renderer(kinds), psfs[self.kind].kernel(self.scale, PSF_SIZE))
+    def _optics(self, psfs):
+        kernel = psfs[self.kind].kernel(self.scale, PSF_SIZE)
+        return _Optics(psfs, self.renderer.with_psfs(psfs), kernel)
 
     def _may_be_target(self, library):
         """Objects whose SNR, were they point sources, is enough; none has more than that."""
@@ -147,8 +148,7 @@ class SceneMaker:
         """One scene in all versions, its optics and number of peaks; `None` if refused."""
         settings, optics = self.settings, self.optics
         if self.variation.varies:
-            psfs = self.variation.draw(rng, self.survey.profile_kinds)
-            optics = self._optics(psfs, lambda _: self.optics.renderer.with_psfs(psfs))
+            optics = self._optics(self.variation.draw(rng, self.survey.profile_kinds))
         offset = target_offset(rng, settings, self.scale)
         real = self.population.draw_real(rng)
         if settings.placement == "field":
