@@ -53,6 +53,7 @@ from lsst.meas.extensions.vae.survey import get_survey
 
 SIX = tuple("ugrizy")
 SHARDS = (1, 2, 4)
+TURNS = 3
 FULL_SCENES, FULL_SHARD, FULL_PROCESSES = 100_000, 10_000, 2
 WINDOW_BYTES = 2**24  # two windows of the composer, so that four small shards are many windows
 
@@ -129,43 +130,54 @@ class PlainGalSim:
             target[index], noisy[index] = images[0].array, blend.array
         return noisy, target
 
+    def scenes(self, number):
+        """Draw so many scenes."""
+        for _ in range(number):
+            self.scene()
 
-def cpu_rate(number, function):
-    """Scenes per second of processor time of ``function``, which makes ``number`` of them."""
+
+def cpu_seconds(function, *arguments):
+    """Processor time of a call, and its result."""
     start = time.process_time()
-    result = function()
-    return number / (time.process_time() - start), result
+    result = function(*arguments)
+    return time.process_time() - start, result
 
 
-def plain_rate(catalog, survey, number):
-    """Rate of `PlainGalSim`, its tables warm."""
+def compose(sample, survey):
+    """Every noiseless target and every noisy scene of a sample, as `PlainGalSim` gives them."""
+    rng = np.random.default_rng(1)
+    sky = [band.sky_level for band in survey.bands]
+    unit = [band.electrons_per_unit for band in survey.bands]
+    for scene in range(sample.n_scenes):
+        target = sample.image(scene, "target")
+        add_noise(target + sample.image(scene, "neighbours"), sky, unit, rng)
+
+
+def side_by_side(catalog, galaxies, survey, n_plain, n_ours):
+    """Plain GalSim and ours in turns, so that a busy machine slows both.
+
+    Tables of Sersic profiles, of GalSim and ours, are made before the clock starts.
+
+    Returns
+    -------
+    plain, drawn, noisy : `float`
+        Scenes per second of processor time: of plain GalSim; of our profiles, fluxes and truth; of these with
+        every image composed and given noise.
+    sample : `StampSample`
+        The last one of ours.
+    """
+    settings, plain = SceneSettings(), PlainGalSim(catalog, survey)
     for n in np.arange(6.0, 0.29, -0.05):
         galsim.Sersic(round(float(n), 2), half_light_radius=1.0).kValue(1.0, 0.0)
-    plain = PlainGalSim(catalog, survey)
-    for _ in range(max(2, number // 8)):
-        plain.scene()
-    return cpu_rate(number, lambda: [plain.scene() for _ in range(number)])[0]
-
-
-def our_rates(galaxies, survey, number):
-    """Rate of profiles, fluxes and truth; rate with every image composed and Poisson noise added; the sample.
-
-    The first scenes, which make GalSim's tables, are left out.
-    """
-    settings = SceneSettings()
-    simulate_stamps(galaxies, survey, settings, 128, seed=1)
-
-    def compose(sample):
-        rng = np.random.default_rng(1)
-        sky = [band.sky_level for band in survey.bands]
-        unit = [band.electrons_per_unit for band in survey.bands]
-        for scene in range(sample.n_scenes):
-            sample.image(scene, "target")
-            add_noise(sample.image(scene), sky, unit, rng)
-
-    drawn, sample = cpu_rate(number, lambda: simulate_stamps(galaxies, survey, settings, number, seed=2))
-    composed, _ = cpu_rate(number, lambda: compose(sample))
-    return drawn, 1 / (1 / drawn + 1 / composed), sample
+    plain.scenes(5)
+    simulate_stamps(galaxies, survey, settings, 256, seed=0)
+    spent = np.zeros(3)
+    for turn in range(1, TURNS + 1):
+        spent[0] += cpu_seconds(plain.scenes, n_plain)[0]
+        seconds, sample = cpu_seconds(simulate_stamps, galaxies, survey, settings, n_ours, turn)
+        spent[1] += seconds
+        spent[2] += cpu_seconds(compose, sample, survey)[0]
+    return TURNS * n_plain / spent[0], TURNS * n_ours / spent[1], TURNS * n_ours / spent[1:].sum(), sample
 
 
 def btk_rate(python, catalog_path, number):
@@ -270,8 +282,12 @@ def full_run(folder):
 def parse():
     """Arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenes", type=int, default=1000, help="scenes of ours (default %(default)s)")
-    parser.add_argument("--plain-scenes", type=int, default=100, help="of the others (default %(default)s)")
+    parser.add_argument(
+        "--scenes", type=int, default=1000, help="scenes of ours a turn (default %(default)s)"
+    )
+    parser.add_argument(
+        "--plain-scenes", type=int, default=40, help="scenes of plain GalSim a turn (default %(default)s)"
+    )
     parser.add_argument("--btk-python", metavar="PYTHON", help="interpreter that imports blending-toolkit")
     parser.add_argument("--full", action="store_true", help="also 100 000 scenes on two processes")
     return parser.parse_args()
@@ -293,10 +309,12 @@ def main():
         file = Path(folder) / "galaxies_fits.fits"
         write_galaxies(galaxies, file)
         catalog = galsim.COSMOSCatalog(str(file), use_real=False, exclusion_level="none")
-        plain = [plain_rate(catalog, survey, args.plain_scenes) for survey in surveys.values()]
-        toolkit, words = btk_rate(args.btk_python, file, args.plain_scenes)
-    ours = [our_rates(galaxies, survey, args.scenes) for survey in surveys.values()]
-    drawn, noisy, samples = zip(*ours)
+        toolkit, words = btk_rate(args.btk_python, file, TURNS * args.plain_scenes)
+        rates = [
+            side_by_side(catalog, galaxies, survey, args.plain_scenes, args.scenes)
+            for survey in surveys.values()
+        ]
+    plain, drawn, noisy, samples = zip(*rates)
 
     def line(name, values, form=".1f"):
         print(f"{name:<48}" + "".join(f"{'-' if v is None else format(v, form):>10}" for v in values))
