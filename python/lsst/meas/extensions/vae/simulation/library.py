@@ -70,8 +70,8 @@ class SourceLibrary:
 
         Returns
         -------
-        components : `list` [(`galsim.GSObject`, `numpy.ndarray` [band])]
-            Centred unit-flux profile and fluxes [image unit] of each.
+        components : `list` [(profile, `numpy.ndarray` [band])]
+            Centred unit-flux profile, which `ProfileRenderer.draw` takes, and fluxes [image unit] of each.
 
         Raises
         ------
@@ -176,6 +176,7 @@ class GalaxyLibrary(SourceLibrary):
             [np.asarray(getattr(components, name), np.float64)[chosen] for name in names], axis=-1
         )
         self._sersic_round = sersic_round
+        self._lit = (self.fluxes > 0).any(axis=2)
 
     def _describe_shapes(self, index, rotation):
         return [
@@ -185,8 +186,10 @@ class GalaxyLibrary(SourceLibrary):
 
     def components(self, index, rotation=0.0, shear=(0.0, 0.0)):
         found = []
-        for (sersic_n, hlr, q, angle), flux in zip(self._shapes[index], self.fluxes[index]):
-            if np.any(flux > 0):
+        for (sersic_n, hlr, q, angle), flux, lit in zip(
+            self._shapes[index].tolist(), self.fluxes[index], self._lit[index]
+        ):
+            if lit:
                 found.append(
                     (component_profile(sersic_n, hlr, q, angle + rotation, shear, self._sersic_round), flux)
                 )

@@ -6,10 +6,14 @@
 
 A galaxy's bands differ by flux alone, or by bulge and disc flux, so a
 component is drawn once for each distinct (PSF, pixel scale) and multiplied by
-its band fluxes afterwards. GalSim makes the profile and evaluates its Fourier
-transform; multiplying by the transform of PSF and pixel and transforming back
-is ours, because then the costly evaluation is shared by all PSFs of one pixel
-scale and one drawing costs a quarter of `galsim.GSObject.drawImage`.
+its band fluxes afterwards. Drawing multiplies the transforms of profile, PSF
+and pixel, and transforms back.
+
+Where a PSF passes frequencies that the pixels cannot show, as Euclid's do,
+these are aliased in nature too and have to be drawn. Few are needed over the
+whole stamp: what is that fine is near the component's centre. So frequencies
+are shared out smoothly between the whole stamp, in pixels, and a box about
+the centre, in parts of a pixel.
 """
 
 __all__ = [
@@ -25,125 +29,52 @@ __all__ = [
 import functools
 import math
 
-import galsim
 import numpy as np
 import scipy.fft
+
+from .profiles import (
+    SERSIC_RANGE,
+    GalsimProfile,
+    KGrid,
+    RadialProfile,
+    component_profile,
+    point_source,
+    psf_profile,
+    rounded_index,
+    turned_profile,
+)
 
 PROFILE_ERROR = 1e-3
 """Largest error of a drawn pixel, as a fraction of the profile's peak."""
 
-SERSIC_RANGE = (0.3, 6.2)
-"""Sersic indices that GalSim can draw."""
+# Lengths of grids to choose from [pixel]: few, so that the transforms of the PSFs are reused, and quick to
+# transform.
+_LENGTHS = (64, 80, 96, 128, 160, 192, 256, 384, 512, 768)
+_BOX_LENGTHS = (24, 28, 32, 40, 48, 56) + _LENGTHS
 
-# Grid lengths to choose from: few, so that the transforms of the PSFs are reused, and quick to transform.
-_GRID_LADDER = (64, 80, 96, 128, 160, 192, 256, 384, 512, 768)
+# Highest frequencies to choose from, in those that pixels can show.
+_OVERSAMPLINGS = (1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
 
-# Looser than GalSim's defaults where that only shortens the set-up of a new Sersic index (from 60 to 8 ms).
-_GSPARAMS = galsim.GSParams(
-    kvalue_accuracy=1e-4,
-    integration_relerr=1e-4,
-    integration_abserr=1e-6,
-    maxk_threshold=5e-4,
-)
-
-# Largest part of a point source's peak that frequencies left out may carry.
+# Largest part of a profile's peak that frequencies left out may carry.
 _CUT_FREQUENCIES = 5e-4
 
+# Frequencies below the first part of the highest that pixels show are drawn on the whole stamp, those above
+# the second in the box.
+_SHARED = (0.35, 0.98)
 
-@functools.cache
-def _unit_sersic(sersic_n: float) -> galsim.Sersic:
-    # GalSim forgets all but the last 100 Sersic indices; holding the objects keeps their tables.
-    return galsim.Sersic(sersic_n, half_light_radius=1.0, gsparams=_GSPARAMS)
-
-
-def rounded_index(sersic_n, sersic_round=0.05):
-    """The Sersic index that is drawn: rounded, and within `SERSIC_RANGE`."""
-    if sersic_round > 0:
-        sersic_n = round(round(sersic_n / sersic_round) * sersic_round, 4)
-    return float(min(max(sersic_n, SERSIC_RANGE[0]), SERSIC_RANGE[1]))
+# Pixels from a point to where the frequencies of the box have faded.
+_BOX_MARGIN = 6.0
 
 
-def component_profile(sersic_n, hlr, q=1.0, angle=0.0, shear=(0.0, 0.0), sersic_round=0.05):
-    """A component's light before the PSF.
-
-    Parameters
-    ----------
-    sersic_n : `float`
-        Sersic index; clipped to `SERSIC_RANGE`.
-    hlr : `float`
-        Circularised half-light radius [arcsec].
-    q : `float`
-        Axis ratio b/a in (0, 1].
-    angle : `float`
-        Position angle of the major axis, anticlockwise from +x [rad].
-    shear : pair of `float`
-        Lensing reduced shear (g1, g2), applied after the rotation.
-    sersic_round : `float`
-        Rounding of the index, which lets GalSim's tables be reused.
-
-    Returns
-    -------
-    profile : `galsim.GSObject`
-        Centred, of unit flux.
-
-    Raises
-    ------
-    galsim.GalSimError
-        If the parameters are not finite or cannot be drawn.
-    """
-    if not (
-        math.isfinite(sersic_n) and math.isfinite(hlr) and hlr > 0 and 0 < q <= 1 and math.isfinite(angle)
-    ):
-        raise galsim.GalSimValueError(
-            "Not a drawable component (n, hlr, q, angle)", (sersic_n, hlr, q, angle)
-        )
-    base = _unit_sersic(rounded_index(sersic_n, sersic_round))
-    # One matrix holds size, axis ratio, rotation and lensing: nested GalSim transformations cost more.
-    cos, sin = math.cos(angle), math.sin(angle)
-    along, across = hlr / math.sqrt(q), hlr * math.sqrt(q)
-    matrix = np.array([[cos * along, -sin * across], [sin * along, cos * across]])
-    if shear[0] or shear[1]:
-        matrix = galsim.Shear(g1=shear[0], g2=shear[1]).getMatrix() @ matrix
-    flux_ratio = 1.0 / abs(np.linalg.det(matrix))
-    return galsim.Transform(base, matrix.ravel(), flux_ratio=flux_ratio)
+@functools.lru_cache(maxsize=128)
+def _grid(scale, length, half, wrapped):
+    return KGrid(scale, length, half, wrapped)
 
 
-def point_source():
-    """A star's light before the PSF [`galsim.GSObject`]: unit flux, centred."""
-    return galsim.DeltaFunction(flux=1.0, gsparams=_GSPARAMS)
-
-
-def turned_profile(profile, rotation=0.0, shear=(0.0, 0.0)):
-    """Any profile turned and then sheared.
-
-    Parameters
-    ----------
-    profile : `galsim.GSObject`
-        Centred.
-    rotation : `float`
-        Anticlockwise [rad].
-    shear : pair of `float`
-        Lensing reduced shear (g1, g2).
-
-    Returns
-    -------
-    profile : `galsim.GSObject`
-        Of the same flux.
-    """
-    cos, sin = math.cos(rotation), math.sin(rotation)
-    matrix = galsim.Shear(g1=shear[0], g2=shear[1]).getMatrix() @ [[cos, -sin], [sin, cos]]
-    # Both leave areas as they are.
-    return galsim.Transform(profile, matrix.ravel())
-
-
-def _highest_frequency(psf, scale):
-    """Frequency [1/arcsec] beyond which a point source's image in pixels of
-    `scale` [arcsec] holds less than `_CUT_FREQUENCIES` of its peak.
-    """
-    k = np.linspace(0.0, 8 * math.pi / scale, 1601)
-    power = k * np.abs([psf.kValue(value, 0.0) for value in k] * np.sinc(k * scale / (2 * math.pi)))
-    beyond = 1.0 - np.cumsum(power) / power.sum()
-    return k[np.argmax(beyond < _CUT_FREQUENCIES)]
+def _fine_share(relative):
+    """Part of a frequency that the box draws, by the frequency in the highest one that pixels show."""
+    u = np.clip((relative - _SHARED[0]) / (_SHARED[1] - _SHARED[0]), 0, 1)
+    return u**3 * (10 - 15 * u + 6 * u**2)
 
 
 class _ScaleGroup:
@@ -153,67 +84,97 @@ class _ScaleGroup:
     ----------
     scale : `float`
         Pixel scale [arcsec].
-    psfs : `list` [`galsim.GSObject`]
-        Unit-flux PSFs without the pixel.
+    psfs : `list` [`RadialProfile`]
+        PSFs without the pixel.
     slots : `list` [`int`]
         Index of each among the survey's profile kinds.
     """
 
     def __init__(self, scale, psfs, slots):
-        self.scale = scale
-        self.slots = slots
-        self.psfs = psfs
-        maxk = max(_highest_frequency(psf, scale) for psf in psfs)
-        self.oversample = max(1, math.ceil(maxk * scale / math.pi - 0.05))
-        self.reach = max(math.pi / psf.stepk for psf in psfs)
+        self.scale, self.psfs, self.slots = scale, psfs, slots
+        self.nyquist = math.pi / scale
+        self.reach = max(psf.reach for psf in psfs)
+        # What a point source's peak is made of, by frequency.
+        self._k = np.linspace(0.0, _OVERSAMPLINGS[-1] * self.nyquist, 256, dtype=np.float32)
+        response = np.max([psf.slowest(self._k) for psf in psfs], axis=0)
+        self._power = self._k * response * np.abs(np.sinc(self._k * scale / (2 * math.pi)))
         self._transforms = {}
+        self.oversampling = self._oversampling(1.0)
 
-    def fourier(self, profile, length, oversample):
-        """Half-plane Fourier transform [ky, kx], ky ascending, kx from 0."""
-        half = length * oversample // 2
-        bounds = galsim.BoundsI(0, half, -half, half - 1)
-        image = galsim.ImageCF(bounds, scale=2 * math.pi / (length * self.scale))
-        profile.drawKImage(image=image, recenter=False)
-        return image.array
+    def _oversampling(self, transform):
+        """The highest frequency needed, in the highest that pixels show, for a transform at ``_k``."""
+        beyond = np.cumsum((self._power * np.abs(transform))[::-1])[::-1]
+        needed = self._k[np.argmax(beyond <= _CUT_FREQUENCIES * beyond[0])] / self.nyquist
+        if needed <= 1.05:
+            return 1.0
+        return next((o for o in _OVERSAMPLINGS if o >= needed - 0.05), _OVERSAMPLINGS[-1])
 
-    def transforms(self, length, oversample):
-        """Transforms of the PSFs with the pixel [psf, ky, kx]; real where the
-        PSF is symmetric, as all our models are.
+    def transforms(self, grid, share=None):
+        """Transforms of the PSFs with the pixel [float32 [psf, ky, kx]].
+
+        ``share`` "fine" or "coarse" gives the part of each frequency that box or stamp draws.
         """
-        key = (length, oversample)
+        key = (grid.length, grid.half, grid.wrapped, share)
         if key not in self._transforms:
-            pixel = galsim.Pixel(self.scale)
-            stack = np.stack([self.fourier(galsim.Convolve(psf, pixel), *key) for psf in self.psfs])
-            if np.abs(stack.imag).max() < 1e-6:
-                stack = stack.real.copy()
-            self._transforms[key] = stack
+            stack = np.stack([psf.fourier(grid) for psf in self.psfs]) * grid.pixel
+            if share is not None:
+                fine = _fine_share(grid.frequency / self.nyquist)
+                stack *= fine if share == "fine" else 1 - fine
+            self._transforms[key] = stack.astype(np.float32)
         return self._transforms[key]
 
     def draw(self, profile, x, y, size):
         """Draw `profile` centred at pixel (x, y) on [psf, size, size]."""
         # The transform is periodic: its copies must stay a profile's reach away from the stamp.
-        reach = math.hypot(math.pi / profile.stepk, self.reach) / self.scale
+        reach = math.hypot(profile.reach, self.reach) / self.scale
         needed = max(size, reach + max(x, y, size - 1 - x, size - 1 - y))
-        length = next((n for n in _GRID_LADDER if n >= needed), max(_GRID_LADDER[-1], 2 * size))
-        # Frequencies beyond the pixels' own are aliased, which nature does too: keep all that the PSF passes.
-        oversample = self.oversample
-        if oversample > 1:
-            oversample = min(oversample, max(1, math.ceil(profile.maxk * self.scale / math.pi)))
-        fourier = self.fourier(profile, length, oversample)
-        half = length * oversample // 2
+        length = next((n for n in _LENGTHS if n >= needed), max(_LENGTHS[-1], 2 * size))
+        oversampling = self.oversampling
+        if oversampling > 1:
+            oversampling = min(oversampling, self._oversampling(profile.slowest(self._k)))
+        if oversampling == 1:
+            return self._draw_stamp(profile, x, y, size, length, None)
+        box = 2 * (_BOX_MARGIN + profile.detail / self.scale)
+        box = next((n for n in _BOX_LENGTHS if n >= box), length)
+        if box > 0.75 * length:
+            return self._draw_box(profile, x, y, size, length, oversampling, None)
+        image = self._draw_stamp(profile, x, y, size, length, "coarse")
+        # The box's pixels that are on the stamp.
+        (x0, x1), (y0, y1) = (
+            (max(first, 0), min(first + box, size)) for first in (round(p) - box // 2 for p in (x, y))
+        )
+        if x1 > x0 and y1 > y0:
+            image[:, y0:y1, x0:x1] += self._draw_box(
+                profile, x - x0, y - y0, (y1 - y0, x1 - x0), box, oversampling, "fine"
+            )
+        return image
+
+    def _draw_stamp(self, profile, x, y, size, length, share):
+        """All frequencies that pixels show, by FFT [psf, size, size]."""
+        grid = _grid(self.scale, length, length // 2, True)
         step = -2j * math.pi / length
-        phase_y = np.exp(step * y * np.arange(-half, half)).astype(np.complex64)
-        phase_x = np.exp(step * x * np.arange(half + 1)).astype(np.complex64)
-        fourier = fourier * phase_y[:, None] * phase_x
-        product = self.transforms(length, oversample) * fourier
-        if oversample > 1:
-            product = product.reshape(len(product), oversample, length, half + 1).sum(axis=1)
+        fourier = profile.fourier(grid) * np.exp(step * y * grid.rows).astype(np.complex64)[:, None]
+        fourier = fourier * np.exp(step * x * grid.columns).astype(np.complex64)
+        product = self.transforms(grid, share) * fourier
         columns = scipy.fft.ifft(product, axis=1, overwrite_x=True)[:, :size]
-        if oversample % 2:
-            # The rows start at the most negative frequency, which alternates the sign along y.
-            columns[:, 1::2] *= -1
-        rows = scipy.fft.irfft(columns, n=length * oversample, axis=2)
-        return rows[:, :, : size * oversample : oversample] * oversample
+        return scipy.fft.irfft(columns, n=length, axis=2)[:, :, :size]
+
+    def _draw_box(self, profile, x, y, shape, length, oversampling, share):
+        """Frequencies beyond those, too, by sums over them [psf, y, x]: that takes any frequencies to just
+        the pixels wanted.
+        """
+        ny, nx = (shape, shape) if isinstance(shape, int) else shape
+        grid = _grid(self.scale, length, math.ceil(0.5 * length * oversampling), False)
+        product = self.transforms(grid, share) * profile.fourier(grid)
+        along_y, along_x = grid.waves(-y, ny, True), grid.waves(-x, nx, False)
+        # Of a real image the other half-plane gives the same again.
+        along_x[:, 1:] *= 2
+        along_x = along_x.T / np.float32(length**2)
+        if np.iscomplexobj(product):
+            return ((along_y @ product) @ along_x).real
+        real = (along_y.real @ product) @ along_x.real
+        real -= (along_y.imag @ product) @ along_x.imag
+        return real
 
 
 class ProfileRenderer:
@@ -228,11 +189,11 @@ class ProfileRenderer:
 
     def __init__(self, profile_kinds):
         self.profile_kinds = tuple(profile_kinds)
-        self.scales = np.array([scale for _, scale in profile_kinds])
-        profiles = [psf.profile() for psf, _ in profile_kinds]
+        scales = [scale for _, scale in self.profile_kinds]
+        profiles = [psf_profile(psf) for psf, _ in self.profile_kinds]
         self._groups = []
-        for scale in dict.fromkeys(self.scales.tolist()):
-            slots = [i for i, other in enumerate(self.scales) if other == scale]
+        for scale in dict.fromkeys(scales):
+            slots = [i for i, other in enumerate(scales) if other == scale]
             self._groups.append(_ScaleGroup(scale, [profiles[i] for i in slots], slots))
 
     def with_psfs(self, psf_models):
@@ -257,7 +218,7 @@ class ProfileRenderer:
 
         Parameters
         ----------
-        profile : `galsim.GSObject`
+        profile : `RadialProfile` or `galsim.GSObject`
             Unit flux, centred, before the PSF: see `component_profile`.
         dx, dy : `float`
             Offset of its centre from the stamp's centre [arcsec].
@@ -275,7 +236,9 @@ class ProfileRenderer:
         galsim.GalSimError
             If GalSim cannot evaluate the profile.
         """
-        out = np.empty((len(self.scales), size, size), np.float32)
+        if not isinstance(profile, RadialProfile):
+            profile = GalsimProfile(profile)
+        out = np.empty((len(self.profile_kinds), size, size), np.float32)
         centre = (size - 1) / 2
         for group in self._groups:
             x, y = centre + dx / group.scale, centre + dy / group.scale
