@@ -98,3 +98,64 @@ def test_unknown_architectures_and_options_are_named():
         make_architecture("vit", 6)
     with pytest.raises(ModelPackageError, match="no option 'depth'"):
         make_architecture("factorised", 6, depth=3)
+
+
+def morphology_output(ours, target):
+    """What a perfect decoder would give for images whose bands share a shape."""
+    pixels = target.reshape(len(target), 4096, -1).astype("f8")
+    flux = pixels.sum(axis=1)
+    shapes = pixels / flux[:, None]
+    firsts = [int(np.flatnonzero(ours.groups == group)[0]) for group in range(ours.n_maps)]
+    return {
+        "log_morphology": np.log(np.maximum(shapes[:, :, firsts], 1e-12)).astype("f4"),
+        "flux": np.arcsinh(flux / ours.flux_unit).astype("f4"),
+    }
+
+
+def test_one_morphology_for_the_bands_of_a_group_gives_their_images_back_without_loss():
+    ours = make_architecture("morphology", 6, groups=(0, 0, 0, 1, 1, 1))
+    target = gaussian_images()
+    target[..., 3:] = np.roll(target[..., 3:], 3, axis=2)
+    perfect = morphology_output(ours, target)
+    np.testing.assert_allclose(ours.scaled_images(perfect), np.moveaxis(target, -1, 1), rtol=1e-3, atol=1e-4)
+    loss = np.asarray(ours.reconstruction_loss(target, perfect))
+    np.testing.assert_allclose(loss, 0, atol=1e-2 * 6 * 3600)
+    for band, group in ((0, 0), (5, 1)):
+        wrong = {name: array.copy() for name, array in perfect.items()}
+        wrong["log_morphology"][:, :, group] = np.roll(wrong["log_morphology"][:, :, group], 2, axis=1)
+        assert (np.asarray(ours.reconstruction_loss(target, wrong)) > loss + 100).all()
+        brighter = dict(perfect, flux=perfect["flux"] + 0.5 * (np.arange(6) == band))
+        assert (np.asarray(ours.reconstruction_loss(target, brighter)) > loss + 10).all()
+
+
+def test_error_of_moments_weighs_what_it_is_asked_to():
+    target, turned = gaussian_images(bands=1), gaussian_images(bands=1)
+    y, x = np.mgrid[:64, :64] - 31.5
+    turned[..., 0] = 1000 * np.exp(-0.5 * (x**2 / 12 + y**2 / 7)) / (2 * np.pi * np.sqrt(84))
+    losses = {}
+    for weight in (0.0, 1.0, 2.0):
+        ours = make_architecture("morphology", 1, moment_weight=weight)
+        losses[weight] = np.asarray(ours.reconstruction_loss(target, morphology_output(ours, turned)))
+    np.testing.assert_allclose(losses[2.0] - losses[0.0], 2 * (losses[1.0] - losses[0.0]), rtol=1e-4)
+
+    # Analytic: moments of a Gaussian under a Gaussian weight, relative to its weighted flux.
+    def moments(xx, yy, w=16.0):
+        a, b = 1 / (1 / xx + 1 / w), 1 / (1 / yy + 1 / w)
+        flux = np.sqrt(a * b / (xx * yy))
+        return flux * np.array([1, (a - b) / w, 0, (a + b) / w])
+
+    difference = (moments(12, 7) - moments(9, 9)) / moments(9, 9)[0]
+    snr2 = (target**2).sum(axis=(1, 2, 3))
+    weight = snr2 / (1 + snr2 / 60**2)
+    np.testing.assert_allclose(losses[1.0] - losses[0.0], weight * (difference**2).sum(), rtol=1e-2)
+
+
+def test_groups_of_bands_follow_from_the_survey():
+    from lsst.meas.extensions.vae.survey import get_survey
+
+    six, ten = (get_survey("arcelin2020", bands) for bands in ("ugrizy", None))
+    assert make_architecture("morphology", 6, survey=six).groups.tolist() == [0] * 6
+    ours = make_architecture("morphology", 10, latent_dim=4, survey=ten, hidden=8, wide=8)
+    assert ours.groups.tolist() == [0] * 6 + [1, 2, 2, 2]
+    output = ours.build_decoder()(np.zeros((1, 4), "f4"))
+    assert output["log_morphology"].shape == (1, 4096, 3)

@@ -72,8 +72,10 @@ class TrainPriorConfig(Config):
     """Config of TrainPriorTask."""
 
     name: str = Field("", description="Name of the package; survey and architecture if empty.")
-    architecture: Literal["arcelin2020", "factorised"] = Field(
-        "factorised", description="Network: the project's own, or that of Arcelin et al. 2020 exactly."
+    architecture: Literal["arcelin2020", "factorised", "morphology"] = Field(
+        "factorised",
+        description="Network: the project's own ('factorised': each band has its own shape; 'morphology': bands "
+        "of one PSF differ by flux alone), or that of Arcelin et al. 2020 exactly.",
     )
     latentDim: int = Field(32, ge=2, le=1024, description="Dimension of the latent space.")
     normalisationSplit: Literal["train", "test"] = Field(

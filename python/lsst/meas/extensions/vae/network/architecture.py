@@ -51,6 +51,16 @@ class Architecture(ABC):
         self.n_bands, self.stamp_size, self.latent_dim = int(n_bands), int(stamp_size), int(latent_dim)
         self.options = {**self.default_options, **options}
 
+    @classmethod
+    def survey_options(cls, survey):
+        """Options that follow from the survey.
+
+        Returns
+        -------
+        options : `dict`
+        """
+        return {}
+
     @abstractmethod
     def build_encoder(self, name="encoder"):
         """Make the encoder.
@@ -130,8 +140,9 @@ class Architecture(ABC):
 def _registry():
     from .arcelin2020 import Arcelin2020
     from .factorised import Factorised
+    from .morphology import Morphology
 
-    return {cls.name: cls for cls in (Arcelin2020, Factorised)}
+    return {cls.name: cls for cls in (Arcelin2020, Factorised, Morphology)}
 
 
 def architecture_names():
@@ -142,11 +153,16 @@ def architecture_names():
     names : `tuple` [`str`]
         The names that `make_architecture` takes.
     """
-    return ("arcelin2020", "factorised")
+    return ("arcelin2020", "factorised", "morphology")
 
 
-def make_architecture(name, n_bands, stamp_size=64, latent_dim=32, **options):
+def make_architecture(name, n_bands, stamp_size=64, latent_dim=32, survey=None, **options):
     """Make an architecture by its name; parameters as `Architecture`.
+
+    Parameters
+    ----------
+    survey : `~..survey.Survey`, optional
+        Gives the options that follow from it (`Architecture.survey_options`).
 
     Raises
     ------
@@ -155,4 +171,7 @@ def make_architecture(name, n_bands, stamp_size=64, latent_dim=32, **options):
     """
     if name not in architecture_names():
         raise ModelPackageError(f"unknown architecture {name!r}; known: {', '.join(architecture_names())}")
-    return _registry()[name](n_bands, stamp_size=stamp_size, latent_dim=latent_dim, **options)
+    cls = _registry()[name]
+    if survey is not None:
+        options = {**cls.survey_options(survey), **options}
+    return cls(n_bands, stamp_size=stamp_size, latent_dim=latent_dim, **options)

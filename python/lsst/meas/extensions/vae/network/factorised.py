@@ -16,7 +16,7 @@ import numpy as np
 from keras import layers, ops
 
 from .architecture import Architecture
-from .layers import PixelBias, Stretch, residual_block
+from .layers import LogSoftmax, PixelBias, Stretch, residual_block
 
 __all__ = ["Factorised"]
 
@@ -105,14 +105,3 @@ class Factorised(Architecture):
 
 def _saturating(snr, knee):
     return ops.square(snr) / (1.0 + ops.square(snr / knee))
-
-
-class LogSoftmax(layers.Layer):
-    """Logarithm of the softmax over the pixels, in float32."""
-
-    def __init__(self, **kwargs):
-        kwargs.setdefault("dtype", "float32")
-        super().__init__(**kwargs)
-
-    def call(self, inputs):
-        return ops.log_softmax(inputs, axis=1)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-__all__ = ["LatentSample", "PixelBias", "Stretch", "residual_block"]
+__all__ = ["LatentSample", "LogSoftmax", "PixelBias", "Stretch", "residual_block"]
 
 
 class Stretch(layers.Layer):
@@ -50,6 +50,17 @@ class LatentSample(layers.Layer):
 
     def call(self, mean, sigma):
         return mean + sigma * keras.random.normal(ops.shape(mean), seed=self.generator)
+
+
+class LogSoftmax(layers.Layer):
+    """Logarithm of the softmax over the pixels, in float32."""
+
+    def __init__(self, **kwargs):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+
+    def call(self, inputs):
+        return ops.log_softmax(inputs, axis=1)
 
 
 class PixelBias(layers.Layer):

@@ -233,7 +233,9 @@ class _Trainer:
         )
         self.normalisation_sample = None
         if prior is None:
-            self.architecture = make_architecture(settings.architecture, n_bands, size, settings.latent_dim)
+            self.architecture = make_architecture(
+                settings.architecture, n_bands, size, settings.latent_dim, survey=survey
+            )
             self.normalisation = {"kind": self.architecture.normalisation}
             if self.architecture.normalisation == "fixed":
                 self.normalisation_sample = normalisation_sample
