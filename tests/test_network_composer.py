@@ -22,7 +22,9 @@ BANDS = ("g", "r", "i")
 SIZE = 16
 
 
-def make_sample(n=20, seed=0, kind="blended", placement="annulus", centring="none", neighbours=2):
+def make_sample(
+    n=20, seed=0, kind="blended", placement="annulus", centring="none", neighbours=2, band_profile=(0, 1, 1)
+):
     """Scenes of random blobs: the target, of one or two rows, is the brightest in every band."""
     rng = np.random.default_rng(seed)
     scene, galaxy, fluxes, centres = [], [], [], []
@@ -35,7 +37,7 @@ def make_sample(n=20, seed=0, kind="blended", placement="annulus", centring="non
                 fluxes.append(rng.uniform(50, 90, 3) if number == 0 else rng.uniform(10, 40, 3))
                 centres.append((SIZE - 1) / 2 + rng.uniform(-0.5, 0.5, 2) + 5 * (number > 0))
     y, x = np.mgrid[:SIZE, :SIZE]
-    width = rng.uniform(1.0, 2.5, (len(scene), 2))
+    width = rng.uniform(1.0, 2.5, (len(scene), max(band_profile) + 1))
     centres = np.array(centres)[:, :, None, None]
     r2 = (y - centres[:, 0]) ** 2 + 2 * (x - centres[:, 1]) ** 2
     profiles = np.exp(-r2[:, None] / (2 * width[..., None, None] ** 2))
@@ -53,7 +55,7 @@ def make_sample(n=20, seed=0, kind="blended", placement="annulus", centring="non
         scene=np.array(scene, np.int32),
         galaxy=np.array(galaxy, np.int8),
         truth=Table({"scene": np.arange(n, dtype=np.int32)}),
-        band_profile=np.array([0, 1, 1]),
+        band_profile=np.array(band_profile),
     )
 
 
@@ -123,6 +125,16 @@ def test_scenes_are_the_samples_own_turned_in_each_way_that_is_allowed(survey, n
     assert seen == set(AUGMENTATIONS[augment])
 
 
+@pytest.mark.parametrize("band_profile", [(0, 0, 0), (0, 1, 2), (1, 0, 1)])
+def test_bands_share_profiles_in_any_way(survey, no_noise, band_profile):
+    sample = make_sample(band_profile=band_profile)
+    composer = SceneComposer([sample], survey, recompose=False, augment="none")
+    noisy, clean = composer.batch(0, 20)
+    for k in range(20):
+        i, _ = find(clean[k], sample, ways=(0,))
+        np.testing.assert_allclose(noisy[k], sample.image(i), rtol=1e-5, atol=1e-6)
+
+
 def test_an_isolated_scene_has_no_neighbours(survey, no_noise):
     noisy, clean = SceneComposer([make_sample()], survey, isolated=True).batch(0, 20)
     np.testing.assert_array_equal(noisy, clean)
@@ -167,6 +179,13 @@ def test_noise_has_the_variance_of_sky_and_of_source_where_it_counts(survey, noi
     assert z[bright].std() == pytest.approx(1, abs=0.03)
     assert z.std() == pytest.approx(1, abs=0.01)
     assert abs(z.mean()) < 0.01
+
+
+def test_each_batch_and_each_scene_in_it_has_noise_of_its_own(survey):
+    composer = SceneComposer([make_sample()], survey, isolated=True, noise="sky")
+    noise = [noisy - clean for noisy, clean in (composer.batch(number, 6) for number in range(2))]
+    correlation = np.corrcoef(np.concatenate(noise).reshape(12, -1) / composer.noise.max())
+    assert np.abs(correlation - np.eye(12)).max() < 0.2
 
 
 def test_noise_of_adjacent_pixels_is_correlated_as_asked(survey):

@@ -36,6 +36,9 @@ one way a batch, where here each scene has its own.)
 # scene's heart must lie for the target to count as a peak; see `_Stock`.
 _PEAK_HALF_WIDTH, _HEART_HALF_WIDTH = 2, 4
 
+# Scenes that get their noise together.
+_GROUP = 4
+
 # Profiles that `mean_peak` reads at a time.
 _PEAK_BYTES = 2**28
 
@@ -85,8 +88,8 @@ class SceneComposer:
         Leave the neighbours out?  A blended sample then serves as an
         isolated one.
     noise : `str`, optional
-        One of `~..simulation.noise.NOISE_KINDS`.  "poisson" takes 2 to 3
-        times as long as "normal", which differs from it by a skewness of 1 /
+        One of `~..simulation.noise.NOISE_KINDS`.  "poisson" takes
+        twice as long as "normal", which differs from it by a skewness of 1 /
         sqrt(electrons): 3 % in u, the faintest LSST band.
     noise_correlation : `float`, optional
         Correlation of the noise of adjacent pixels.
@@ -128,6 +131,7 @@ class SceneComposer:
                 for kind, run in itertools.groupby(range(len(survey.bands)), sample.band_profile.__getitem__)
             )
         ]
+        self._profile_each = np.array_equal(sample.band_profile, np.arange(len(survey.bands)))
         exchangeable = np.array([recompose and not isolated and _exchangeable(s) for s in self.samples])
         # In the paper's scenes the target is the brightest galaxy, in a field
         # it is any peak; exchanging neighbours has to keep to that.
@@ -174,21 +178,26 @@ class SceneComposer:
         noise = NoiseModel(self._sky, self._unit * scale, *self._noise)
         shape = (size, len(self._unit), *self.stamp_shape)
         noisy, clean = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        others = np.empty(shape[1:], np.float32)
+        # Noise comes to several scenes together: threads that hand the interpreter over for every small
+        # array wait for each other. More than these would not fit the cache.
+        scenes = np.empty((min(size, _GROUP), *shape[1:]), np.float32)
         k = 0
-        for stock, scenes in self._windows.take(number * size, size):
-            partners = stock.partners(scenes, draws[k : k + len(scenes)])
-            for target, partner in zip(scenes.tolist(), partners.tolist(), strict=True):
+        for stock, targets in self._windows.take(number * size, size):
+            partners = stock.partners(targets, draws[k : k + len(targets)])
+            for target, partner in zip(targets.tolist(), partners.tolist(), strict=True):
+                scene = scenes[k % _GROUP]
                 self._paint(stock.window.target(target), factor, ways[k], clean[k])
                 np.maximum(clean[k], np.float32(0.0), out=clean[k])
-                scene = clean[k]
-                if not self._isolated:
-                    rows = stock.window.neighbours(partner)
-                    if len(rows[0]):
-                        self._paint(rows, factor, ways[k], others)
-                        scene = np.add(others, scene, out=others)
-                noise.add(scene, normals, out=noisy[k])
+                rows = None if self._isolated else stock.window.neighbours(partner)
+                if rows is not None and len(rows[0]):
+                    self._paint(rows, factor, ways[k], scene)
+                    scene += clean[k]
+                else:
+                    scene[...] = clean[k]
                 k += 1
+                if k % _GROUP == 0 or k == size:
+                    part = slice((k - 1) // _GROUP * _GROUP, k)
+                    noise.add(scenes[: k - part.start], normals, out=noisy[part])
         return noisy, clean
 
     def _paint(self, rows, factor, way, out):
@@ -200,6 +209,9 @@ class SceneComposer:
         out = out.reshape(len(out), -1)
         # A product of matrices is slow where the sum has one term.
         product = np.multiply if len(packed) == 1 else np.matmul
+        if self._profile_each:
+            product(fluxes[:, None], profiles, out=out[:, None])
+            return
         for kind, bands in self._runs:
             product(fluxes[bands], profiles[kind], out=out[bands])
 
