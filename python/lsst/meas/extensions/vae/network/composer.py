@@ -89,8 +89,8 @@ class SceneComposer:
         isolated one.
     noise : `str`, optional
         One of `~..simulation.noise.NOISE_KINDS`.  "poisson" takes
-        twice as long as "normal", which differs from it by a skewness of 1 /
-        sqrt(electrons): 3 % in u, the faintest LSST band.
+        half as long again as "normal", which differs from it by a skewness
+        of 1 / sqrt(electrons): 3 % in u, the faintest LSST band.
     noise_correlation : `float`, optional
         Correlation of the noise of adjacent pixels.
     window_bytes : `int`, optional
