@@ -60,10 +60,10 @@ def download(tmp_path_factory):
         ]
         flux = 10 ** (-0.4 * (FITS.mag_auto[index] - 25.94))
         light = galsim.Convolve(galsim.Add(parts), HST_PSF) * flux
-        # Something in a corner, as neighbours of COSMOS galaxies may be.
-        light += galsim.Convolve(galsim.Gaussian(sigma=0.03), HST_PSF).shift(0.7, 0.65) * (0.02 * flux)
-        image = light.drawImage(nx=56 + 2 * (index % 3), ny=60, scale=0.03)
-        image.addNoise(galsim.GaussianNoise(rng, sigma=2e-3))
+        # Something faint at the edge, as neighbours of COSMOS galaxies may be.
+        light += galsim.Convolve(galsim.Gaussian(sigma=0.03), HST_PSF).shift(0.3, 1.35) * (0.004 * flux)
+        image = light.drawImage(nx=56 + 2 * (index % 3), ny=100, scale=0.03)
+        image.addNoise(galsim.GaussianNoise(rng, sigma=1e-3))
         images.append(image.array.astype(np.float32))
         psfs.append(HST_PSF.drawImage(nx=65, ny=65, scale=0.03).array)
     for half in (0, 1):
@@ -121,6 +121,20 @@ def check_against_galsim(path, survey, every):
 
 def test_images_are_drawn_as_galsim_draws_its_real_galaxies(download):
     check_against_galsim(download, get_survey("arcelin2020", ["r", "VIS"]), 3)
+
+
+def test_what_lies_at_the_edge_of_an_image_does_not_come_in_at_the_other_side(download):
+    real = load_real_galaxies(download)
+    index = int(np.argmax(np.asarray(FITS.table["hlr"])[:, 0]))
+    [(psf, scale)] = kinds = get_survey("arcelin2020", ["VIS"]).profile_kinds
+    # The neighbour is half a PSF beyond the upper edge.
+    [image] = ProfileRenderer(kinds).draw(real.profile(index), 0.0, 1.9)
+    galaxy = galsim.RealGalaxy(galsim.RealGalaxyCatalog(str(download)), index=index, flux=1.0)
+    whole = galsim.Convolve(galaxy.shift(0.0, 1.9), psf.profile())
+    # GalSim too would fold it back, but for a larger image.
+    expected = whole.drawImage(nx=128, ny=128, scale=scale, dtype=float).array[32:96, 32:96]
+    assert expected[-1, 30:38].max() > 5 * PROFILE_ERROR * expected.max()
+    np.testing.assert_allclose(image, expected, rtol=0, atol=PROFILE_ERROR * expected.max())
 
 
 @needs_real

@@ -166,7 +166,7 @@ def load_real_galaxies(path):
     -------
     galaxies : `RealGalaxies`
         Those that have colours: a usable parametric fit, or, where that file has magnitudes of HSC in place
-        of fits, the one of the three SEDs that is nearest to them.
+        of fits, the one of the three SEDs that is nearest to them. In order of IDENT.
 
     Raises
     ------
@@ -207,10 +207,8 @@ def load_real_galaxies(path):
     ours, theirs = ours[kept], theirs[kept]
     if len(ours) == 0:
         raise CatalogError(f"No usable galaxy in {path}: expected images of galaxies in {beside.name}.")
-    # In the catalogue's order.
-    order = np.argsort(ours)
-    columns = {name: column[ours[order]] for name, column in columns.items() if name != "mag"}
-    columns |= {name: column[theirs[order]] for name, column in known.items()}
+    columns = {name: column[ours] for name, column in columns.items() if name != "mag"}
+    columns |= {name: column[theirs] for name, column in known.items()}
     return RealGalaxies(path.parent, _sha256(path), columns)
 
 
