@@ -339,8 +339,8 @@ def test_inconsistent_shard_is_refused(sample, shard, tamper):
 
 
 def test_unpacking_profiles_is_exact_for_every_finite_number():
-    from lsst.meas.extensions.vae.simulation.shards import PROFILE_SCALE, _unpack_profiles
+    from lsst.meas.extensions.vae.simulation.shards import PROFILE_SCALE, unpack_profiles
 
     halves = np.arange(65536, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)]
-    np.testing.assert_array_equal(_unpack_profiles(halves), halves.astype(np.float32) / PROFILE_SCALE)
+    np.testing.assert_array_equal(unpack_profiles(halves), halves.astype(np.float32) / PROFILE_SCALE)

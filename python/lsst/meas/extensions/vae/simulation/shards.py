@@ -9,7 +9,7 @@ in place at unit flux through each distinct PSF. Training composes scenes from
 rows and draws fresh noise, so a shard holds no noise.
 """
 
-__all__ = ["PROFILE_SCALE", "SHARD_FORMAT", "StampSample", "pack_profiles"]
+__all__ = ["PROFILE_SCALE", "SHARD_FORMAT", "StampSample", "pack_profiles", "unpack_profiles"]
 
 import dataclasses
 import functools
@@ -59,7 +59,7 @@ def pack_profiles(profiles):
     return packed.astype(np.float16)
 
 
-def _unpack_profiles(packed):
+def unpack_profiles(packed):
     """Undo `pack_profiles`, six times faster than NumPy's own conversion.
 
     The exponent and the mantissa are moved to their places, and the
@@ -240,7 +240,7 @@ class StampSample:
             chosen = (self.galaxy[rows] == 0) == (galaxies == "target")
             profiles, fluxes = profiles[chosen], fluxes[chosen]
         image = np.zeros((len(self.bands),) + profiles.shape[2:], np.float32)
-        for profile, flux in zip(_unpack_profiles(profiles), fluxes, strict=True):
+        for profile, flux in zip(unpack_profiles(profiles), fluxes, strict=True):
             image += flux[:, None, None] * profile[self.band_profile]
         return image
 
