@@ -1,0 +1,11 @@
+# The deblender of the project's own network for the stamps of lsst.py or
+# lsstEuclid.py. For trainDeblender.
+config.encoderInit = "prior"
+config.training.batchSize = 128
+config.training.stepsPerEpoch = 200
+config.training.epochs = 120
+config.training.warmupSteps = 500
+config.training.validationScenes = 2000
+config.training.validationEvery = 5
+config.training.workers = 2
+config.training.seed = 2026

@@ -1,0 +1,12 @@
+# The project's own network for the stamps of lsst.py or lsstEuclid.py, whose
+# bands differ by flux alone. For trainPrior.
+config.architecture = "morphology"
+config.latentDim = 32
+config.training.batchSize = 128
+config.training.stepsPerEpoch = 200
+config.training.epochs = 60
+config.training.warmupSteps = 500
+config.training.validationScenes = 2000
+config.training.validationEvery = 5
+config.training.workers = 2
+config.training.seed = 2026
