@@ -7,5 +7,5 @@ config.scenes.detectionSize = 128
 config.scenes.detectionThreshold = 5.0
 config.scenes.maxPeaks = 4
 # Half the PSF's width; for training and validation. A test sample keeps all
-# scenes: -c scenes.minNeighbourDistance=0
+# its scenes.
 config.scenes.minNeighbourDistance = 0.325

@@ -13,10 +13,7 @@ pytest.importorskip("lsst.pipe.base")
 
 from lsst.meas.extensions.vae import SimulateBlendsTask, TrainDeblenderTask, TrainPriorTask
 from lsst.meas.extensions.vae.config import OverrideReader
-from lsst.meas.extensions.vae.config.settings import makeSettings
 from lsst.meas.extensions.vae.errors import VaeError
-from lsst.meas.extensions.vae.simulation.fields import FieldSettings
-from lsst.meas.extensions.vae.simulation.scenes import SceneSettings
 from lsst.meas.extensions.vae.survey import get_survey
 
 FOLDER = Path(__file__).parents[1] / "config"
@@ -53,10 +50,7 @@ def test_every_file_applies_to_the_tasks_that_it_names(name):
         before = ["lsst.py"] if "after lsst.py" in (FOLDER / name).read_text() else []
         config = configured(task, *before, name, **values)
         if task == "simulateBlends":
-            if config.kind == "field":
-                makeSettings(FieldSettings, config.field)
-            else:
-                makeSettings(SceneSettings, config.scenes, kind=config.kind)
+            config.fieldSettings() if config.kind == "field" else config.sceneSettings()
             get_survey(config.surveyName(), config.bands)
 
 
@@ -98,3 +92,18 @@ def test_correlated_poisson_noise_is_refused():
 def test_real_scenes_without_a_catalogue_are_refused():
     with pytest.raises(VaeError, match="realFraction.*realPath"):
         configured("simulateBlends", "lsst.py", "realGalaxies.py")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"scenes__centring": "peaks", "scenes__placement": "field"}, "peaks.*annulus|annulus.*peaks"),
+        ({"scenes__shearStep": 0.01, "scenes__shearG1": 0.02}, "shear_step.*shear_g1"),
+        ({"scenes__detectionSize": 65}, "detection_size.*even"),
+        ({"scenes__psfShearSigma": 0.15}, "psfShearSigma"),
+        ({"kind": "field", "field__shearG1": 0.9, "field__shearG2": 0.9}, "shear"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused_before_anything_is_written(values, message):
+    with pytest.raises(VaeError, match=message):
+        configured("simulateBlends", **values)

@@ -94,3 +94,12 @@ def test_field_is_masked_and_detected_around_its_defects(galaxies):
     detected = (mask & bits["DETECTED"]) != 0
     assert detected.any() and not (detected.all(axis=0) & no_data.all(axis=0)).any()
     assert len(result.mergedDetections) > 5
+
+
+def test_close_pairs_are_left_out_of_training_but_not_of_the_test_sample(galaxies):
+    config = dict(nScenes=60, scenes__minNeighbourDistance=1.0, scenes__minGalaxies=2, survey="arcelin2020")
+    nearest = [
+        np.nanmin(task(**config).run(galaxies, tract=tract).blendStamps.truth["neighbour_distance"])
+        for tract in (0, 2)
+    ]
+    assert nearest[0] >= 1.0 > nearest[1]

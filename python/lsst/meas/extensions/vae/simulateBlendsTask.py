@@ -6,6 +6,7 @@
 
 __all__ = ["FieldConfig", "GalaxiesConfig", "SceneConfig", "SimulateBlendsConfig", "SimulateBlendsTask"]
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
@@ -75,7 +76,11 @@ class SceneConfig(Config):
     detectionThreshold: float = Field(5.0, gt=0, le=100, description="Threshold of peaks [sigma of the sky].")
     maxPeaks: int = Field(4, ge=1, le=100, description="Most peaks that are looked at.")
     minNeighbourDistance: float = Field(
-        0.0, ge=0, le=10, description="Scenes whose target has a nearer neighbour are drawn again [arcsec]."
+        0.0,
+        ge=0,
+        le=10,
+        description="Scenes whose target has a nearer neighbour are drawn again [arcsec]; a test sample "
+        "keeps all its scenes.",
     )
     centringJitter: float = Field(
         0.0, ge=0, le=5, description="Further Gaussian shift of the target [pixels]."
@@ -109,7 +114,7 @@ class SceneConfig(Config):
         0.0, ge=0, le=0.5, description="Scatter of ln(FWHM) of the PSF from scene to scene."
     )
     psfShearSigma: float = Field(
-        0.0, ge=0, le=0.2, description="Scatter of each component of the PSF's shear from scene to scene."
+        0.0, ge=0, le=0.1, description="Scatter of each component of the PSF's shear from scene to scene."
     )
     starFraction: float = Field(0.0, ge=0, le=1, description="Fraction of objects that are stars.")
     realFraction: float = Field(
@@ -154,7 +159,7 @@ class FieldConfig(Config):
         0.0, ge=0, le=0.5, description="Scatter of ln(FWHM) of each PSF from field to field."
     )
     psfShearSigma: float = Field(
-        0.0, ge=0, le=0.2, description="Scatter of each component of the PSF's shear from field to field."
+        0.0, ge=0, le=0.1, description="Scatter of each component of the PSF's shear from field to field."
     )
     saturation: float | None = Field(
         None, gt=0, description="Full well of all bands [image unit]; None for no saturation."
@@ -241,6 +246,25 @@ class SimulateBlendsConfig(Config):
             raise self.scenes.invalid(
                 "realFraction", "needs galaxies.realPath, GalSim's catalogue of real galaxies"
             )
+        # What further rules there are tell of themselves now, before anything is written.
+        if self.kind == "field":
+            self.fieldSettings()
+        else:
+            self.sceneSettings()
+
+    def sceneSettings(self):
+        """Settings of stamps [`~.simulation.SceneSettings`]."""
+        from .simulation.scene_settings import SceneSettings
+
+        return makeSettings(SceneSettings, self.scenes, kind=self.kind)
+
+    def fieldSettings(self):
+        """Settings of fields [`~.simulation.FieldSettings`]."""
+        from .simulation.fields import FieldSettings
+
+        return makeSettings(
+            FieldSettings, self.field, noise=self.noise, noise_correlation=self.noiseCorrelation
+        )
 
 
 class SimulateBlendsConnections(pipeBase.PipelineTaskConnections, dimensions=SHARD):
@@ -340,9 +364,12 @@ class SimulateBlendsTask(VaeTask):
         progress = LoggedProgress(self.log, f"{settings.kind} {split} shard {patch}")
         if settings.kind == "field":
             return self._field(chosen, survey, seed, patch, progress)
-        from .simulation.scenes import SceneSettings, simulate_stamps
+        from .simulation.scenes import simulate_stamps
 
-        scenes = makeSettings(SceneSettings, settings.scenes, kind=settings.kind)
+        scenes = settings.sceneSettings()
+        if split == "test":
+            # Close pairs are left out where networks learn, not where they are judged (section 2.1.4).
+            scenes = replace(scenes, min_neighbour_distance=0.0)
         real = _loadReal(settings.galaxies.realPath) if settings.scenes.realFraction else None
         sample = simulate_stamps(
             chosen, survey, scenes, settings.nScenes, seed=seed, split=split, progress=progress, real=real
@@ -361,12 +388,10 @@ class SimulateBlendsTask(VaeTask):
         from .catalogs import makeMergedDetections
         from .simulation.defects import flagged, set_detected
         from .simulation.detection import detect
-        from .simulation.fields import FieldSettings, simulate_field
+        from .simulation.fields import simulate_field
 
         config = self.settings.field
-        settings = makeSettings(
-            FieldSettings, config, noise=self.settings.noise, noise_correlation=self.settings.noiseCorrelation
-        )
+        settings = self.settings.fieldSettings()
         field = simulate_field(galaxies, survey, settings, seed, split="test", progress=progress)
         detection = detect(
             field.images,
