@@ -221,7 +221,9 @@ def test_light_of_an_isolated_star_is_its_flux(galaxies, survey):
 
 def test_psfs_of_a_field_vary_and_are_kept(rich, survey):
     assert rich.psf_models != tuple(band.psf for band in survey.bands)
-    assert rich.truth.meta["psfs"]["i"] == [getattr(rich.psf_models[2], n) for n in ("fwhm", "e1", "e2")]
+    for name in ("fwhm", "e1", "e2"):
+        assert set(rich.truth[f"psf_{name}_i"]) == {getattr(rich.psf_models[2], name)}
+    assert set(rich.truth["seed"]) == {6}
     for model, nominal, kernel in zip(rich.psf_models, survey.bands, rich.psfs):
         assert 0 < abs(np.log(model.fwhm / nominal.psf.fwhm)) <= 0.3
         np.testing.assert_array_equal(kernel, model.kernel(0.2, 41))
@@ -237,6 +239,46 @@ def test_psfs_of_a_field_vary_and_are_kept(rich, survey):
     one = survey_with_psfs(survey.select("r"), rich.truth)
     alone, _ = isolated_stamp(rich.truth[row], one)
     np.testing.assert_allclose(alone[0], stamp[1], atol=1e-4 * direct.max())
+
+
+def test_a_stored_truth_draws_its_objects_again_with_the_psfs_of_its_field(rich, survey, tmp_path):
+    pytest.importorskip("lsst.daf.butler")
+    from lsst.meas.extensions.vae.repo import openRepository, registerCampaign
+
+    butler = openRepository(tmp_path / "repo")
+    registerCampaign(butler, "demo", 0, 0, 0, 2, {})
+    butler.collections.register("run")
+    butler = butler.clone(run="run", collections=["run"])
+    try:
+        for patch, table in enumerate((rich.truth, rich.truth[:0])):
+            butler.put(table, "vae_fieldTruth", skymap="vae_demo", tract=3, patch=patch)
+        truth, empty = (
+            butler.get("vae_fieldTruth", skymap="vae_demo", tract=3, patch=patch) for patch in (0, 1)
+        )
+    finally:
+        butler.close()
+    restored = survey_with_psfs(survey, truth)
+    assert restored.bands == rich.survey.bands != survey.bands
+    for row in (0, len(truth) - 1):
+        again, origin = isolated_stamp(truth[row], restored, size=None)
+        drawn, expected = rich.isolated(row, size=None)
+        assert origin == expected
+        np.testing.assert_array_equal(again, drawn)
+        assert not np.array_equal(isolated_stamp(truth[row], survey, size=None)[0], drawn)
+    assert len(empty) == 0 and survey_with_psfs(survey, empty) is survey
+
+
+def test_psfs_that_a_truth_does_not_tell_are_never_guessed(rich, survey):
+    old = rich.truth.copy()
+    old.remove_columns([name for name in old.colnames if name.startswith("psf_")])
+    with pytest.raises(SurveyError, match="lacks the columns psf_fwhm_g.*simulate the field again"):
+        survey_with_psfs(survey, old)
+    with pytest.raises(SurveyError, match="psf_fwhm_z"):
+        survey_with_psfs(get_survey("lsst10yr", "iz"), rich.truth)
+    two = rich.truth.copy()
+    two["psf_e1_r"][0] += 0.01
+    with pytest.raises(SurveyError, match="2 values of psf_e1_r.*one field"):
+        survey_with_psfs(survey, two)
 
 
 def test_bands_of_one_psf_keep_one_and_others_have_their_own(galaxies):
@@ -359,7 +401,6 @@ def test_blank_fields_have_the_columns_of_others(galaxies, survey, field):
 
 def test_settings_are_kept_as_json(rich):
     assert json.loads(json.dumps(rich.settings))["cluster_radius"] == 10.0
-    assert json.loads(json.dumps(rich.truth.meta)) == dict(rich.truth.meta)
     assert rich.survey_info["bands"][1]["psf"]["fwhm"] == rich.psf_models[1].fwhm
 
 

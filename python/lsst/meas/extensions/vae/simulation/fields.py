@@ -30,6 +30,7 @@ from .redraw import (
     field_renderer,
     isolated_stamp,
     noiseless_field,
+    psf_columns,
 )
 from .scenes import survey_info
 from .truth import split_of
@@ -217,8 +218,8 @@ class Field:
         (within 2 arcsec); and what draws it again: stamp_size [pixel], of
         component c = 0, 1 sersic_n_<c>, hlr_<c> [arcsec], q_<c>, angle_<c>
         [rad], flux_<c>_<b> [image unit], rotation [rad] (angles have it), g1,
-        g2. Its ``meta`` has seed, survey and psfs ([FWHM (arcsec), e1, e2] of
-        each band).
+        g2; and of the field, the same in all rows: psf_fwhm_<b> [arcsec],
+        psf_e1_<b>, psf_e2_<b> (see `redraw.survey_with_psfs`), seed.
     settings : `dict`
         The settings, json-able.
     seed : `int`
@@ -339,7 +340,7 @@ def simulate_field(galaxies, survey, settings, seed, split="all", progress=None)
         np.random.default_rng(s) for s in np.random.SeedSequence(int(seed)).spawn(5)
     )
     full_well(settings.saturation, survey)
-    survey, psf_parameters = _observed(survey, settings, seeing)
+    survey = _observed(survey, settings, seeing)
     ny, nx = settings.shape
     images = np.zeros((len(survey), ny, nx), np.float32)
     painter = _Painter(survey, settings, images)
@@ -365,7 +366,9 @@ def simulate_field(galaxies, survey, settings, seed, split="all", progress=None)
     psfs = np.stack([band.psf.kernel(band.pixel_scale, _PSF_SIZE) for band in survey.bands])
     truth = _table(rows, library, survey)
     _measure(truth, survey, images, psfs)
-    truth.meta.update(seed=int(seed), survey=survey.name, psfs=psf_parameters)
+    # As columns, since tables' meta does not survive every storage.
+    for name, value in {**psf_columns(survey), "seed": int(seed)}.items():
+        truth[name] = np.full(len(truth), value)
 
     mask = np.zeros(images.shape, np.uint32)
     variance = np.empty_like(images)
@@ -397,13 +400,12 @@ def simulate_field(galaxies, survey, settings, seed, split="all", progress=None)
 
 
 def _observed(survey, settings, rng):
-    """The survey with one field's PSFs, and their parameters by band."""
+    """The survey with one field's PSFs."""
     variation = PsfVariation(settings.psf_fwhm_scatter, settings.psf_shear_sigma)
     models = variation.draw(rng, survey.profile_kinds)
     models = [models[kind] for kind in survey.band_profile]
     bands = tuple(dataclasses.replace(band, psf=psf) for band, psf in zip(survey.bands, models))
-    parameters = {band.name: [band.psf.fwhm, band.psf.e1, band.psf.e2] for band in bands}
-    return dataclasses.replace(survey, bands=bands), parameters
+    return dataclasses.replace(survey, bands=bands)
 
 
 def _positions(placing, starring, settings, scale):

@@ -10,6 +10,7 @@ __all__ = [
     "field_renderer",
     "isolated_stamp",
     "noiseless_field",
+    "psf_columns",
     "survey_with_psfs",
 ]
 
@@ -21,6 +22,28 @@ from ..errors import SurveyError
 from .geometry import overlap, stamp_origin
 from .render import ProfileRenderer, component_profile, point_source
 
+_PSF_NUMBERS = ("fwhm", "e1", "e2")
+
+
+def psf_columns(survey):
+    """Columns by which a truth table keeps the PSFs of its field: psf_fwhm_<b>, psf_e1_<b>, psf_e2_<b>.
+
+    Parameters
+    ----------
+    survey : `Survey`
+        With the PSFs that the field is drawn with.
+
+    Returns
+    -------
+    columns : `dict` [`str`, `float`]
+        FWHM [arcsec] and ellipticity [reduced shear] of each band, the same for all rows.
+    """
+    return {
+        f"psf_{name}_{band.name}": float(getattr(band.psf, name))
+        for band in survey.bands
+        for name in _PSF_NUMBERS
+    }
+
 
 def survey_with_psfs(survey, truth):
     """A survey with the PSFs that a field was drawn with.
@@ -30,20 +53,40 @@ def survey_with_psfs(survey, truth):
     survey : `Survey`
         That of the field's settings; or some of its bands.
     truth : `astropy.table.Table`
-        The field's: its ``meta["psfs"]`` has [FWHM (arcsec), e1, e2] of each band's name.
+        The field's, whole or some of its rows, as the repository gives it or a `Field` has it.
 
     Returns
     -------
     survey : `Survey`
-        The same where the PSFs are the survey's own, or the table has none.
+        The same where the PSFs are the survey's own. So they are of a table without rows, in which there is
+        nothing to draw.
+
+    Raises
+    ------
+    SurveyError
+        If the table does not tell the PSF of a band, or has more than one.
     """
-    psfs = truth.meta.get("psfs", {})
-    bands = tuple(
-        replace(band, psf=replace(band.psf, **dict(zip(("fwhm", "e1", "e2"), psfs[band.name]))))
-        if band.name in psfs
-        else band
-        for band in survey.bands
-    )
+    missing = [name for name in psf_columns(survey) if name not in truth.colnames]
+    if missing:
+        raise SurveyError(
+            f"The truth table lacks the columns {', '.join(missing)}, which tell the field's PSFs: expected "
+            "the table of a field of these bands; if an older version made it, simulate the field again"
+        )
+    if len(truth) == 0:
+        return survey
+    bands = []
+    for band in survey.bands:
+        found = {name: np.unique(np.asarray(truth[f"psf_{name}_{band.name}"])) for name in _PSF_NUMBERS}
+        several = [name for name, values in found.items() if len(values) > 1]
+        if several:
+            raise SurveyError(
+                f"The truth table has {len(found[several[0]])} values of psf_{several[0]}_{band.name}: "
+                "expected one, as a field has one PSF in each band; give the rows of one field"
+            )
+        bands.append(
+            replace(band, psf=replace(band.psf, **{name: float(value[0]) for name, value in found.items()}))
+        )
+    bands = tuple(bands)
     return survey if bands == survey.bands else replace(survey, bands=bands)
 
 
