@@ -102,12 +102,40 @@ def test_correlated_noise_of_an_image_keeps_the_variance_of_each_band():
     np.testing.assert_allclose(noisy.var(axis=(1, 2)), SKY / UNIT**2, rtol=0.02)
 
 
-def test_ripples_below_zero_take_nothing_from_the_variance():
-    np.testing.assert_allclose(expected_variance(flat(-5.0, 2), SKY, UNIT)[:, 0, 0], SKY / UNIT**2)
-    for kind in ("poisson", "normal"):
-        noisy = add_noise(flat(-1000.0), SKY, UNIT, rng(), kind)
-        assert np.isfinite(noisy).all()
-        np.testing.assert_allclose(noisy.var(axis=(1, 2), dtype=np.float64), SKY / UNIT**2, rtol=0.02)
+@pytest.mark.parametrize("kind", ["poisson", "normal", "sky"])
+def test_the_mean_of_noisy_images_is_the_noiseless_one_where_that_is_negative_too(kind):
+    # Noise of real galaxies' images: down to a few sigma of the sky, and some light, so small a mean counts.
+    sigma = (np.sqrt(SKY) / UNIT)[:, None, None]
+    image = (sigma * rng(9).normal(0.05, 1.0, (2, 400, 400))).astype(np.float32)
+    assert (image < -2 * sigma).any()
+    variance = expected_variance(image, SKY, UNIT, kind)
+    expected = (SKY[:, None, None] + (0 if kind == "sky" else 1) * image * UNIT[:, None, None]) / (
+        UNIT[:, None, None] ** 2
+    )
+    np.testing.assert_allclose(variance, expected, rtol=1e-6)
+    z = (add_noise(image, SKY, UNIT, rng(3), kind) - image.astype(np.float64)) / np.sqrt(variance)
+    negative = image < 0
+    for pixels in (negative, ~negative, negative | ~negative):
+        for band in (0, 1):
+            values = z[band][pixels[band]]
+            assert abs(values.mean()) < 4 / np.sqrt(values.size)
+            assert values.std() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["poisson", "normal", "sky"])
+def test_there_is_never_less_than_no_light_at_all(kind):
+    # Less than the sky's negative: 900 / 3 and 250.5 / 0.5 units.
+    nothing, noisy = flat(-1000.0, 100), add_noise(flat(-1000.0, 100), SKY, UNIT, rng(), kind)
+    variance = expected_variance(nothing, SKY, UNIT, kind)[:, 0, 0]
+    np.testing.assert_allclose(variance, SKY / UNIT**2 if kind == "sky" else 0.0)
+    np.testing.assert_allclose(
+        noisy.mean(axis=(1, 2), dtype=np.float64), -SKY / UNIT, atol=4 * variance.max() ** 0.5 / 100
+    )
+    np.testing.assert_allclose(noisy.var(axis=(1, 2), dtype=np.float64), variance, rtol=0.06, atol=1e-6)
+    # No NaN from rounding where the mean is next to nothing.
+    edge = np.nextafter(np.broadcast_to((-SKY / UNIT)[:, None, None], (2, 8, 8)).astype(np.float32), 0)
+    assert np.isfinite(add_noise(edge, SKY, UNIT, rng(), kind)).all()
+    assert np.isfinite(add_noise(edge * UNIT[:, None, None], SKY, np.ones(2), rng(), kind)).all()
 
 
 @pytest.mark.parametrize("kind", ["poisson", "normal", "sky"])

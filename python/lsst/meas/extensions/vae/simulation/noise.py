@@ -96,6 +96,10 @@ class QuickNormals:
 class NoiseModel:
     """The noise of one set of bands, ready to be drawn many times.
 
+    A noiseless image may have negative pixels, as those of galaxies with images do: their light is less
+    than nothing by the noise of these images. The mean is the image's as long as source and sky together are
+    not negative; below that it is none of both, the sky's negative once that is subtracted.
+
     Parameters
     ----------
     sky, electrons_per_unit : `numpy.ndarray` [band]
@@ -119,6 +123,7 @@ class NoiseModel:
         self._sky, self._sky_floor, self._unit = sky, np.floor(sky), unit.astype(np.float32)
         self._source_variance = (1.0 / unit).astype(np.float32)
         self._sky_variance = (sky / unit**2).astype(np.float32)
+        self._no_electrons, self._no_light = -sky.astype(np.float32), (-sky / unit).astype(np.float32)
 
     def add(self, image, rng, out=None):
         """A noisy image, the expected sky subtracted.
@@ -140,20 +145,19 @@ class NoiseModel:
         """
         noisy = unit_noise(np.shape(image), rng, self.correlation, out=out)
         if self.kind == "poisson":
-            # A drawn profile may ripple below zero by a part in 10^5.
             source = np.multiply(image, self._unit, dtype=np.float32, casting="same_kind")
-            np.maximum(source, np.float32(0.0), out=source)
+            np.maximum(source, self._no_electrons, out=source)
             counts = _poisson_counts(source, self._sky, self._sky_floor, noisy)
             counts -= (self._sky - self._sky_floor).astype(np.float32)
             return np.multiply(counts, self._source_variance, out=noisy)
         if self.kind == "sky":
             noisy *= np.sqrt(self._sky_variance)
         else:
-            sigma = np.maximum(image, np.float32(0.0), dtype=np.float32, casting="same_kind")
-            sigma *= self._source_variance
+            sigma = np.multiply(image, self._source_variance, dtype=np.float32, casting="same_kind")
             sigma += self._sky_variance
+            np.maximum(sigma, np.float32(0.0), out=sigma)
             noisy *= np.sqrt(sigma, out=sigma)
-        noisy += image
+        noisy += np.maximum(image, self._no_light, dtype=np.float32, casting="same_kind")
         return noisy
 
 
@@ -169,7 +173,7 @@ def _poisson_counts(source, sky, base, z):
     Parameters
     ----------
     source : `numpy.ndarray`, float32
-        Mean without the sky, not negative.
+        Mean without the sky; with it, not negative.
     sky, base : `numpy.ndarray`, float64
         Mean of the sky, and a whole number to leave out of the counts: single precision has no room for
         the fractions of large means.
@@ -234,7 +238,7 @@ def expected_variance(image, sky, electrons_per_unit, kind="poisson"):
     Parameters
     ----------
     image : `numpy.ndarray` [..., band, y, x]
-        Noiseless and sky-subtracted [image unit].
+        Noiseless and sky-subtracted [image unit]; may be negative, see `NoiseModel`.
     sky, electrons_per_unit : `numpy.ndarray` [band]
         Sky level [electrons per pixel] and electrons that an image unit stands for.
     kind : `str`
@@ -248,9 +252,8 @@ def expected_variance(image, sky, electrons_per_unit, kind="poisson"):
     check_noise(kind)
     unit = np.asarray(electrons_per_unit, np.float64)[:, None, None]
     sky = np.asarray(sky, np.float64)[:, None, None]
-    # A drawn profile may ripple below zero by a part in 10^5.
-    electrons = 0.0 if kind == "sky" else np.clip(image * unit, 0.0, None)
-    return np.broadcast_to((electrons + sky) / unit**2, np.shape(image)).copy()
+    electrons = sky if kind == "sky" else np.maximum(image * unit + sky, 0.0)
+    return np.broadcast_to(electrons / unit**2, np.shape(image)).copy()
 
 
 def unit_noise(shape, rng, correlation=0.0, out=None):
