@@ -54,7 +54,7 @@ class Morphology(Architecture):
         "crop": 48,
         "snr_knee": 60.0,
         "flux_snr_knee": 30.0,
-        "moment_weight": 3.0,
+        "moment_weight": 10.0,
         "moment_sigma": 4.0,
     }
 
