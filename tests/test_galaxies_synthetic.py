@@ -24,6 +24,21 @@ def test_the_same_seed_gives_the_same_galaxies_and_another_others():
     assert (first.mag_auto != other.mag_auto).all()
 
 
+def test_a_sum_tells_populations_apart_and_is_the_same_for_all_their_splits():
+    catalogs = [synthetic_galaxies(50), synthetic_galaxies(51), synthetic_galaxies(50, seed=2)]
+    catalogs.append(synthetic_galaxies(50, mag_limit=25.0))
+    assert len({catalog.sha256 for catalog in catalogs}) == 4
+    assert all(len(catalog.sha256) == 64 for catalog in catalogs)
+    assert synthetic_galaxies(50).sha256 == catalogs[0].sha256 == catalogs[0].split("test").sha256
+    table = catalogs[0].table.copy()
+    table["bulgefit"][7, 11] *= 1.0001
+    assert synthetic._sha256(table) != catalogs[0].sha256
+    # The last digit, in which processors differ, does not count.
+    table = catalogs[0].table.copy()
+    table["zphot"] = np.nextafter(table["zphot"], 9)
+    assert synthetic._sha256(table) == catalogs[0].sha256
+
+
 def test_number_density_has_the_known_counts():
     assert synthetic.number_density(25.0) == pytest.approx(46)
     assert synthetic.number_density(25.3) == pytest.approx(57, rel=0.01)

@@ -302,6 +302,9 @@ def test_a_scene_is_drawn_again_with_what_it_was_drawn_with_only(galaxies, surve
     np.testing.assert_array_equal(again.image(0), paper_scenes.image(-1))
     with pytest.raises(ShardError, match="bands"):
         draw_again(paper_scenes, 0, galaxies, survey.select("r"))
+    assert paper_scenes.versions["galaxies_sha256"] == galaxies.sha256
+    with pytest.raises(ShardError, match="galaxies_sha256"):
+        draw_again(paper_scenes, 0, synthetic_galaxies(3000, seed=6), survey)
 
 
 def test_objects_tell_who_is_where(paper_scenes, survey):
@@ -397,6 +400,11 @@ def test_real_scenes_have_their_share_and_hold_real_galaxies_only(galaxies, surv
         draw_again(sample, scene, galaxies, survey, real).image(0), sample.image(scene)
     )
     assert sample.versions["real_galaxies_sha256"] == real.sha256
+    with pytest.raises(VaeError, match="give real="):
+        draw_again(sample, scene, galaxies, survey)
+    real.sha256 = "0" * 64
+    with pytest.raises(ShardError, match="real_galaxies_sha256"):
+        draw_again(sample, scene, galaxies, survey, real)
 
 
 def test_memory_holds_the_sample_once():

@@ -138,7 +138,7 @@ def makeReport(repo, steps, package, args, warnings, *, density, survey):
         facts={
             "Simulation": [
                 ("galaxies", f"{_GALAXIES[simulated[0]['galaxies']]}, test split: no training saw them"),
-                ("sha256 of the catalogue", simulated[0]["galaxiesSha256"] or "none: made on the fly"),
+                ("sha256 of the catalogue", simulated[0]["galaxiesSha256"]),
                 ("density", f"{density} / arcmin², to the catalogue's own limit"),
                 ("survey", f"{survey}, bands {bands}"),
                 ("seed of the campaign", args.seed),

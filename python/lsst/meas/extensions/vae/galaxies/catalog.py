@@ -87,7 +87,8 @@ class GalaxyCatalog:
     source : `str`
         "cosmos" or "synthetic".
     sha256 : `str`, optional
-        Sum of the file that it came from.
+        Sum of the file that it came from, or of its numbers; samples and campaigns tell populations apart by
+        it.
 
     Raises
     ------

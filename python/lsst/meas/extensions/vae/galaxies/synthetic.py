@@ -11,6 +11,8 @@ falling to 26 %.
 
 __all__ = ["number_density", "synthetic_galaxies"]
 
+import hashlib
+
 import numpy as np
 
 from ..errors import CatalogError
@@ -92,7 +94,8 @@ def synthetic_galaxies(n, seed=1, mag_limit=25.2):
     Returns
     -------
     catalog : `~lsst.meas.extensions.vae.galaxies.GalaxyCatalog`
-        In GalSim's columns, IDENT from 0, so that splits have their shares.
+        In GalSim's columns, IDENT from 0, so that splits have their shares. Its ``sha256`` tells populations
+        apart, as a file's does: it is that of all columns, to single precision.
 
     Raises
     ------
@@ -154,7 +157,19 @@ def synthetic_galaxies(n, seed=1, mag_limit=25.2):
         }
     )
     table.meta.update(SEED=seed, MAGLIM=mag_limit)
-    return GalaxyCatalog(table, "synthetic")
+    return GalaxyCatalog(table, "synthetic", _sha256(table))
+
+
+def _sha256(table):
+    """Sum of a table's names and numbers."""
+    digest = hashlib.sha256()
+    for name in table.colnames:
+        column = np.asarray(table[name])
+        # The last digits of double precision depend on the processor, by NumPy's exponentials.
+        dtype = "<f4" if column.dtype.kind == "f" else "<i8"
+        digest.update(f"{name} {column.shape};".encode())
+        digest.update(np.ascontiguousarray(column, dtype).tobytes())
+    return digest.hexdigest()
 
 
 def _truncated_normal(rng, n, mean, sigma, low, high):

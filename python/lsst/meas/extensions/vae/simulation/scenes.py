@@ -262,17 +262,16 @@ def draw_again(sample, index, galaxies, survey, real=None):
     Raises
     ------
     ShardError
-        If the galaxies or the survey are not the sample's.
+        If the galaxies, real ones too, or the survey are not the sample's.
     """
-    for name, ours, theirs in (
-        ("survey", survey.name, sample.survey),
-        ("bands", survey.band_names, sample.bands),
-        ("galaxies", galaxies.source, sample.versions.get("galaxies")),
-        ("galaxies_sha256", galaxies.sha256 or "", sample.versions.get("galaxies_sha256")),
-    ):
-        if ours != theirs:
-            raise ShardError(f"{name} is {ours!r}, the sample's is {theirs!r}: give what it was drawn with")
     settings = SceneSettings(**sample.settings)
+    found = {"survey": survey.name, "bands": survey.band_names} | _sources(galaxies, settings, real)
+    kept = {"survey": sample.survey, "bands": sample.bands} | sample.versions
+    for name, ours in found.items():
+        if ours != kept.get(name):
+            raise ShardError(
+                f"{name} is {ours!r}, the sample's is {kept.get(name)!r}: give what it was drawn with"
+            )
     maker = _scene_maker(galaxies, survey, settings, sample.split, real)
     base = sample.truth["base_scene"]
     version = int(np.count_nonzero(base[: index % len(base)] == base[index]))
@@ -282,18 +281,23 @@ def draw_again(sample, index, galaxies, survey, real=None):
     return again.select([version])
 
 
+def _sources(galaxies, settings, real):
+    """What tells the populations of a sample, by its key in ``versions``."""
+    sources = {"galaxies": galaxies.source, "galaxies_sha256": galaxies.sha256 or ""}
+    if settings.real_fraction > 0 and real is not None:
+        sources["real_galaxies_sha256"] = real.sha256
+    return sources
+
+
 def _sample(collector, galaxies, survey, settings, seed, split, real):
     versions = {
         "meas_extensions_vae": __version__,
         "galsim": galsim.__version__,
         "numpy": np.__version__,
-        "galaxies": galaxies.source,
-        "galaxies_sha256": galaxies.sha256 or "",
+        **_sources(galaxies, settings, real),
     }
     if settings.seeks_peaks:
         versions["photutils"] = importlib.metadata.version("photutils")
-    if settings.real_fraction > 0:
-        versions["real_galaxies_sha256"] = real.sha256 or ""
     return StampSample(
         survey=survey.name,
         bands=survey.band_names,
