@@ -11,6 +11,7 @@ import pytest
 
 from lsst.meas.extensions.vae.errors import CatalogError
 from lsst.meas.extensions.vae.galaxies import SED_NAMES, GalaxyCatalog, synthetic_galaxies
+from lsst.meas.extensions.vae.galaxies.splits import SPLIT_NUMBERS, SPLITS, in_split, split_of
 
 
 @pytest.fixture
@@ -26,6 +27,15 @@ def test_splits_never_overlap_and_are_by_ident():
     assert not parts["train"] & (parts["test"] | parts["validation"])
     assert len(set().union(*parts.values())) == 1000
     assert galaxies.split("all") is galaxies
+
+
+def test_truth_and_catalogue_share_one_rule_and_stars_are_in_no_split():
+    ident = np.arange(-40, 200)
+    number = split_of(ident)
+    assert (number[:40] == -1).all() and number.dtype == np.int8
+    for name, wanted in SPLIT_NUMBERS.items():
+        np.testing.assert_array_equal(in_split(ident, name), number == wanted)
+    assert in_split(ident, "all").all() and SPLITS == (*SPLIT_NUMBERS, "all")
 
 
 def test_unknown_split_names_the_choices():

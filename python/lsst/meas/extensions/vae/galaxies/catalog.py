@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A catalogue of parametric galaxies in GalSim's columns."""
 
-__all__ = ["REQUIRED_COLUMNS", "SPLITS", "Components", "GalaxyCatalog", "check_columns", "in_split"]
+__all__ = ["REQUIRED_COLUMNS", "Components", "GalaxyCatalog", "check_columns"]
 
 import logging
 from dataclasses import dataclass, fields
@@ -13,11 +13,10 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import CatalogError
-from .fluxes import SED_NAMES, component_rates, electrons_of_rates, magnitudes_of_rates
+from .fluxes import SED_NAMES
+from .photometry import SedGalaxies
 
 _LOG = logging.getLogger(__name__)
-
-SPLITS = ("train", "validation", "test", "all")
 
 REQUIRED_COLUMNS = {
     "IDENT": (),
@@ -74,7 +73,7 @@ class Components:
         return Components(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
 
-class GalaxyCatalog:
+class GalaxyCatalog(SedGalaxies):
     """Parametric galaxies.
 
     Rows without a usable profile, redshift or magnitude, which GalSim too would refuse, are dropped here, and
@@ -152,25 +151,6 @@ class GalaxyCatalog:
         """F814W magnitude, AB [float64 [N]]."""
         return self._column("mag_auto")
 
-    def split(self, name):
-        """The galaxies of one split; no galaxy is in two.
-
-        Parameters
-        ----------
-        name : `str`
-            "test" (IDENT % 16 == 0), "validation" (== 1), "train" (the rest) or "all".
-
-        Returns
-        -------
-        catalog : `GalaxyCatalog`
-
-        Raises
-        ------
-        CatalogError
-            For another name.
-        """
-        return self if name == "all" else self[in_split(self.ident, name)]
-
     @cached_property
     def components(self):
         """The profiles of each galaxy [`Components`], by GalSim's rules."""
@@ -197,69 +177,8 @@ class GalaxyCatalog:
             sed=pair(_E, _SCD, sersic_sed, _SCD),
         )
 
-    def _rates(self, survey, colour_gradients):
-        """Count rates [electrons/s, before the area ratio; float64 [N, 2, B]]."""
-        components = self.components
-        return component_rates(
-            survey, components.sed, components.flux_fraction, self.redshift, self.mag_auto, colour_gradients
-        )
-
-    def fluxes(self, survey, colour_gradients=True):
-        """Electrons that each component gives in the survey's full exposure.
-
-        Parameters
-        ----------
-        survey : `~lsst.meas.extensions.vae.survey.Survey`
-        colour_gradients : `bool`
-            Bulges red and discs blue; otherwise both components have the SED of the one brighter in F814W.
-
-        Returns
-        -------
-        fluxes : `numpy.ndarray`, float64 [N, 2, n_bands]
-            Divide by `Band.electrons_per_unit` for image units. 0 where there is no such component.
-        """
-        return electrons_of_rates(survey, self._rates(survey, colour_gradients))
-
-    def magnitudes(self, survey, colour_gradients=True):
-        """Magnitudes in the survey's own system, never to be mixed with another's.
-
-        Parameters
-        ----------
-        survey : `~lsst.meas.extensions.vae.survey.Survey`
-        colour_gradients : `bool`
-            As in `fluxes`.
-
-        Returns
-        -------
-        magnitudes : `numpy.ndarray`, float64 [N, n_bands]
-            Infinite where the SED has no light in the band.
-        """
-        return magnitudes_of_rates(survey, self._rates(survey, colour_gradients).sum(axis=1))
-
-
-def in_split(ident, name):
-    """Which galaxies belong to a split, by catalogue number alone.
-
-    Parameters
-    ----------
-    ident : `numpy.ndarray`, int64 [N]
-    name : `str`
-        One of `SPLITS`.
-
-    Returns
-    -------
-    member : `numpy.ndarray`, bool [N]
-
-    Raises
-    ------
-    CatalogError
-        For another name.
-    """
-    if name not in SPLITS:
-        raise CatalogError(f"Unknown split {name!r}: expected one of {', '.join(SPLITS)}.")
-    remainder = np.asarray(ident) % 16
-    masks = {"test": remainder == 0, "validation": remainder == 1, "train": remainder > 1}
-    return masks.get(name, np.ones(len(remainder), bool))
+    def _seds(self):
+        return self.components.sed, self.components.flux_fraction
 
 
 def check_columns(table, name):

@@ -20,15 +20,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..errors import CatalogError
-from .catalog import REQUIRED_COLUMNS, GalaxyCatalog, in_split
+from .catalog import REQUIRED_COLUMNS, GalaxyCatalog
 from .cosmos import file_sha256, read_table
-from .fluxes import (
-    SED_NAMES,
-    component_rates,
-    counts_per_second,
-    electrons_of_rates,
-    magnitudes_of_rates,
-)
+from .fluxes import SED_NAMES, counts_per_second, magnitudes_of_rates
+from .photometry import SedGalaxies
 
 _COLUMNS = ("IDENT", "MAG", "GAL_FILENAME", "PSF_FILENAME", "GAL_HDU", "PSF_HDU", "PIXEL_SCALE")
 _PHOTOMETRY = {f"HSC_{name}": name for name in "grizy"}
@@ -40,7 +35,7 @@ _KEPT_PROFILES = 16
 _MIN_SN, _MIN_MASK_DISTANCE, _MAX_MASK_RATIO = 12.0, 11.0, 0.8
 
 
-class RealGalaxies:
+class RealGalaxies(SedGalaxies):
     """Galaxies with images. Made by `load_real_galaxies`.
 
     Images stay on disk and are read when a profile is asked for; pickles hold the numbers and the path.
@@ -78,27 +73,8 @@ class RealGalaxies:
     def __getstate__(self):
         return {name: value for name, value in self.__dict__.items() if name != "_profile"}
 
-    def split(self, name):
-        """The galaxies of one split [`RealGalaxies`], by the rule of `GalaxyCatalog.split`: so none that is
-        kept for tests trains as an image either.
-        """
-        return self[in_split(self.ident, name)]
-
-    def _rates(self, survey, colour_gradients):
-        columns = self._columns
-        return component_rates(
-            survey, columns["sed"], columns["flux_fraction"], self.redshift, self.mag_auto, colour_gradients
-        )
-
-    def fluxes(self, survey, colour_gradients=True):
-        """Electrons of each galaxy's parametric components in the survey's full exposure, as
-        `GalaxyCatalog.fluxes` [float64 [N, 2, n_bands]].
-        """
-        return electrons_of_rates(survey, self._rates(survey, colour_gradients))
-
-    def magnitudes(self, survey, colour_gradients=True):
-        """Magnitudes of the parametric galaxies in the survey's own system [float64 [N, n_bands]]."""
-        return magnitudes_of_rates(survey, self._rates(survey, colour_gradients).sum(axis=1))
+    def _seds(self):
+        return self._columns["sed"], self._columns["flux_fraction"]
 
     def profile(self, index):
         """A galaxy's light above the atmosphere: its image, deconvolved from HST's PSF and pixel.

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import CatalogError
-from .catalog import SPLITS
 from .fluxes import blackbody_counts_per_second, electrons_of_rates, magnitudes_of_rates
+from .splits import SPLITS
 
 _BRIGHTEST = 18.0
 

@@ -16,6 +16,7 @@ import scipy.spatial
 from astropy.table import Table
 
 from ..errors import CatalogError, VaeError
+from ..galaxies.splits import split_of
 from ..version import __version__
 from . import metrics
 from .clustering import Clustering, poisson_positions, thomas_positions
@@ -33,7 +34,6 @@ from .redraw import (
     psf_columns,
 )
 from .scenes import survey_info
-from .truth import split_of
 
 _PSF_SIZE = 41
 _SHAPE_STAMP = 64

@@ -23,6 +23,7 @@ import numpy as np
 from astropy.table import Table
 
 from ..errors import ShardError, VaeError
+from ..galaxies.splits import SPLITS
 from ..version import __version__
 from .library import GalaxyLibrary, RealLibrary, StarLibrary
 from .placement import Population
@@ -32,7 +33,6 @@ from .scene_settings import SceneSettings
 from .shards import StampSample, pack_profiles
 
 _CHUNK_SCENES = 128
-_SPLITS = ("train", "validation", "test", "all")
 
 # The same stars for every sample, so that their numbers mean the same everywhere; each split has its own.
 _N_STARS, _STARS_SEED = 20_000, 1
@@ -109,7 +109,7 @@ def survey_info(survey):
 
 
 def _scene_seed(seed, split, number):
-    sequence = np.random.SeedSequence(seed, spawn_key=(_SPLITS.index(split), number))
+    sequence = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), number))
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

@@ -4,42 +4,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Truth tables: one row a scene, and one row a galaxy or star in it."""
 
-__all__ = ["SPLIT_NUMBERS", "TruthWriter", "split_of"]
+__all__ = ["PSF_SIZE", "TruthWriter"]
 
 import math
 
 import numpy as np
 
+from ..galaxies.splits import split_of
 from . import metrics
 from .placement import nearest_neighbour
 
-SPLIT_NUMBERS = {"train": 0, "validation": 1, "test": 2}
-"""Column ``split``; stars, which are in no galaxy's split, have -1."""
-
 PSF_SIZE = 41
 """Side of the PSF image that shapes are corrected for [pixel]."""
-
-
-def split_of(ident):
-    """The split of galaxies, by the rule of `GalaxyCatalog.split`.
-
-    Parameters
-    ----------
-    ident : `numpy.ndarray` of `int`
-        Catalogue numbers; negative for stars.
-
-    Returns
-    -------
-    split : `numpy.ndarray` of `int8`
-        See `SPLIT_NUMBERS`; -1 for stars.
-    """
-    ident = np.asarray(ident)
-    remainder = ident % 16
-    split = np.full(ident.shape, SPLIT_NUMBERS["train"], np.int8)
-    split[remainder == 1] = SPLIT_NUMBERS["validation"]
-    split[remainder == 0] = SPLIT_NUMBERS["test"]
-    split[ident < 0] = -1
-    return split
 
 
 class TruthWriter:
