@@ -4,17 +4,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Composing batches: what is in them, in which order, and how much of the samples is in memory."""
 
+import dataclasses
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from astropy.table import Table
+from scipy import stats
 
 from lsst.meas.extensions.vae.errors import ShardError
 from lsst.meas.extensions.vae.network import composer as composer_module
 from lsst.meas.extensions.vae.network.composer import AUGMENTATIONS, SceneComposer, mean_peak, turn
-from lsst.meas.extensions.vae.network.windows import Windows
+from lsst.meas.extensions.vae.network.windows import Windows, cut_pieces, deal_windows
 from lsst.meas.extensions.vae.simulation.shards import StampSample, pack_profiles
 from lsst.meas.extensions.vae.survey import get_survey
 
@@ -247,6 +249,111 @@ def test_exchanged_neighbours_leave_the_target_of_a_field_a_peak(survey, no_nois
     assert any(i != j for i, j in pairs)
 
 
+def make_population(placement, n=4000, seed=0):
+    """Scenes of single pixels: the target's in the middle, each neighbour's at the edge.
+
+    Fluxes follow the counts of galaxies; in the paper's scenes the brightest is the target, in a field the
+    first one drawn. Bands are alike.
+    """
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 5, n)
+    fluxes = []
+    for count in counts:
+        flux = rng.uniform(0.0, 1.0, count) ** -1.3
+        fluxes.append(np.sort(flux)[::-1] if placement == "annulus" else flux)
+    galaxy = np.concatenate([np.arange(count) for count in counts])
+    profiles = np.zeros((4, 1, SIZE, SIZE), np.float32)
+    profiles[0, 0, SIZE // 2, SIZE // 2] = 1.0
+    profiles[[1, 2, 3], 0, 0, [1, 2, 3]] = 1.0
+    return StampSample(
+        survey="lsst10yr",
+        bands=BANDS,
+        kind="blended",
+        settings={"placement": placement},
+        seed=seed,
+        split="train",
+        versions={},
+        profiles=pack_profiles(profiles)[galaxy],
+        fluxes=np.repeat(np.concatenate(fluxes)[:, None], 3, axis=1).astype(np.float32),
+        scene=np.repeat(np.arange(n), counts).astype(np.int32),
+        galaxy=galaxy.astype(np.int8),
+        truth=Table({"scene": np.arange(n, dtype=np.int32)}),
+        band_profile=np.array([0, 0, 0]),
+    )
+
+
+@pytest.mark.parametrize("placement", ["annulus", "field"])
+@pytest.mark.parametrize("isolated_too", [False, True])
+def test_exchange_keeps_number_and_brightness_of_neighbours_of_bright_and_of_faint_targets(
+    survey, no_noise, placement, isolated_too
+):
+    sample = make_population(placement)
+    samples, n = [sample], sample.n_scenes
+    if isolated_too:
+        # The same targets without neighbours, which meet those of scenes that have some.
+        alone = sample.galaxy == 0
+        samples.append(
+            dataclasses.replace(
+                sample,
+                kind="isolated",
+                profiles=sample.profiles[alone],
+                fluxes=sample.fluxes[alone],
+                scene=sample.scene[alone],
+                galaxy=sample.galaxy[alone],
+            )
+        )
+    composer = SceneComposer(samples, survey, augment="none")
+    noisy, clean = composer.batch(0, composer.n_scenes)
+    composed = noisy[:, 1, 0, 1:4], clean[:, 1, SIZE // 2, SIZE // 2]
+    truth = np.zeros((n, 4))
+    truth[sample.scene, sample.galaxy] = sample.fluxes[:, 1]
+    edges = [0.0, *np.quantile(truth[:, 0], [0.03, 0.15, 0.5, 0.85, 0.97]), np.inf]
+    for low, high in zip(edges, edges[1:], strict=False):
+        ours = composed[0][(composed[1] > low) & (composed[1] <= high)]
+        theirs = truth[(truth[:, 0] > low) & (truth[:, 0] <= high), 1:]
+        assert len(ours) > 100
+        for number in range(4):
+            share, expected = (((part > 0).sum(axis=1) == number).mean() for part in (ours, theirs))
+            spread = np.sqrt(
+                (expected * (1 - expected) + 1 / len(theirs)) * (1 / len(ours) + 1 / len(theirs))
+            )
+            assert abs(share - expected) < 4 * spread
+        brightest = [part.max(axis=1)[(part > 0).any(axis=1)] for part in (ours, theirs)]
+        assert stats.ks_2samp(*brightest).pvalue > 1e-3
+    # And exchanged they are.
+    own = {round(float(target), 3): row for target, row in zip(truth[:, 0], truth[:, 1:], strict=True)}
+    some = (composed[0] > 0).any(axis=1)
+    kept = [
+        np.allclose(row, own[round(float(target), 3)], rtol=1e-3)
+        for row, target in zip(composed[0][some], composed[1][some], strict=True)
+        if round(float(target), 3) in own
+    ]
+    assert len(kept) > 1000 and np.mean(kept) < 0.15
+    if placement == "annulus":
+        assert (composed[0] <= composed[1][:, None] * 1.001).all()
+
+
+@pytest.mark.parametrize("column", ["g1", "g2", "real"])
+def test_neighbours_come_from_scenes_of_the_same_shear_and_the_same_kind_of_galaxies(
+    survey, no_noise, column
+):
+    sample = make_sample(30)
+    values = np.arange(30) % 2 == 0 if column == "real" else np.array([0.0, 0.02, -0.02])[np.arange(30) % 3]
+    sample.truth[column] = values
+    composer = SceneComposer([sample], survey)
+    pairs = [pair for number in range(3) for pair in owners(*composer.batch(number, 30), sample)]
+    assert all(values[i] == values[j] for i, j in pairs)
+    assert np.mean([i == j for i, j in pairs]) < 0.4
+
+
+def test_scenes_of_one_placement_keep_out_of_those_of_another(survey, no_noise):
+    samples = [make_sample(12, 1, placement="annulus"), make_sample(12, 2, placement="field")]
+    composer = SceneComposer(samples, survey)
+    pairs = owners(*composer.batch(0, 48), StampSample.concatenate(samples))
+    assert all((i < 12) == (j < 12) for i, j in pairs)
+    assert np.mean([i == j for i, j in pairs]) < 0.5
+
+
 @pytest.mark.parametrize("why", ["centred on peaks", "PSFs of their own"])
 def test_scenes_whose_parts_belong_together_keep_their_neighbours(survey, no_noise, why):
     sample = make_sample(centring="peaks" if why == "centred on peaks" else "none")
@@ -309,6 +416,17 @@ def test_every_scene_comes_once_in_each_pass_and_in_another_order(tmp_path, wind
         assert sorted(taken) == [(s, i) for s in range(5) for i in range(24)]
         orders.append(taken)
     assert orders[0] != orders[1] != orders[2]
+
+
+def test_windows_do_not_depend_on_what_kinds_are_called(tmp_path):
+    # As they would if kinds came in the order of a set, which for words changes from process to process.
+    samples, _ = shards(tmp_path, count=8)
+    pieces = cut_pieces(samples, samples[0].profiles.nbytes)
+    one, other = (
+        deal_windows(pieces, names * 4, samples[0].profiles.nbytes, np.random.default_rng(3))
+        for names in ([0, 1], [1, 0])
+    )
+    assert one == other
 
 
 def test_memory_holds_two_windows_however_many_shards_there_are(tmp_path):

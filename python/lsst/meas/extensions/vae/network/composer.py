@@ -45,6 +45,10 @@ _PEAK_BYTES = 2**28
 # Neighbours that are tried before a target keeps its own.
 _TRIALS = 3
 
+# Scenes of the paper exchange neighbours with those whose targets are as bright: this share of the
+# window's blended scenes to each side in the order of brightness, and so many of them at least.
+_NEAR_SHARE, _NEAR_LEAST = 0.02, 20
+
 
 def turn(image, way):
     """Flip and turn an image.
@@ -81,7 +85,8 @@ class SceneComposer:
     recompose : `bool`, optional
         Exchange neighbours between scenes?  Scenes keep theirs nonetheless
         where they belong together: centred on detected peaks, or drawn
-        through a PSF of their own.
+        through a PSF of their own.  Only scenes of one placement, one shear
+        and of real or of modelled galaxies alike exchange them.
     augment : `str`, optional
         One of `AUGMENTATIONS`.
     isolated : `bool`, optional
@@ -133,17 +138,12 @@ class SceneComposer:
         ]
         self._profile_each = np.array_equal(sample.band_profile, np.arange(len(survey.bands)))
         exchangeable = np.array([recompose and not isolated and _exchangeable(s) for s in self.samples])
-        # In the paper's scenes the target is the brightest galaxy, in a field
-        # it is any peak; exchanging neighbours has to keep to that.
-        brightest = any(s.settings.get("placement") == "annulus" for s in self.samples)
         reference = survey.band_names.index(survey.reference_band)
         self._windows = Windows(
             self.samples,
             window_bytes,
             seed,
-            lambda window: _Stock(
-                window, self.samples, exchangeable, reference if brightest else None, self.noise
-            ),
+            lambda window: _Stock(window, self.samples, exchangeable, reference, self.noise),
         )
 
     @property
@@ -219,6 +219,14 @@ class SceneComposer:
 class _Stock:
     """A window and which neighbours may meet which target in it.
 
+    In the paper's scenes (placement "annulus") the target is the brightest
+    galaxy, so a faint one has few and faint neighbours: a target meets those
+    of another that is about as bright, as long as none is brighter than it.
+    In a field neighbours know nothing of the target, so it meets any, as long
+    as it stays a peak among them: the deblender is asked only about detected
+    peaks, and scenes in which a neighbour's flank buries the target would
+    teach it nothing.
+
     Parameters
     ----------
     window : `~.windows.Window`
@@ -227,35 +235,48 @@ class _Stock:
         All samples.
     exchangeable : `numpy.ndarray`, bool ``[sample]``
         May scenes of it exchange neighbours?
-    reference : `int` or `None`
-        Neighbours must be no brighter in this band than the target;
-        otherwise the target must still be a peak among them: the deblender
-        is asked only about detected peaks, so scenes in which a neighbour's
-        flank buries the target would teach it nothing.
+    reference : `int`
+        The band that tells who is brighter.
     noise : `numpy.ndarray`, float32 ``[band]``
         Weighs the bands of peaks.
     """
 
     def __init__(self, window, samples, exchangeable, reference, noise):
         self.window = window
-        self._exchangeable = exchangeable[window.sample]
         blended = np.array([sample.kind == "blended" for sample in samples])
-        self._donors = np.flatnonzero(self._exchangeable & blended[window.sample])
-        self._by_flux = reference is not None
-        if not len(self._donors):
+        donors = np.flatnonzero((exchangeable & blended)[window.sample])
+        self._donors = donors
+        if not len(donors):
             return
-        if self._by_flux:
-            # A galaxy may have two rows, its bulge and its disc.
-            galaxies = window.sums(lambda _, fluxes: fluxes[:, reference], lambda galaxy: galaxy)
-            self._target, self._others = galaxies[:, 0], galaxies[:, 1:].max(axis=1, initial=0.0)
-        else:
+        annulus = np.array([sample.settings.get("placement") == "annulus" for sample in samples])
+        self._annulus = annulus[window.sample]
+        # A galaxy may have two rows, its bulge and its disc.
+        fluxes = window.sums(lambda _, fluxes: fluxes[:, reference], lambda galaxy: galaxy)
+        self._target, self._others = fluxes[:, 0], fluxes[:, 1:].max(axis=1, initial=0.0)
+        if not self._annulus[donors].all():
             band_profile = samples[0].band_profile
             weights = (np.arange(band_profile.max() + 1) == band_profile[:, None]) / noise[:, None]
             hearts = window.sums(
                 lambda profiles, fluxes: _hearts(profiles, fluxes @ weights),
                 lambda galaxy: np.minimum(galaxy, 1),
             )
-            self._target, self._others = hearts[:, 0], hearts[:, -1] * (hearts.shape[1] > 1)
+            self._target_heart = hearts[:, 0]
+            self._other_hearts = hearts[:, -1] * (hearts.shape[1] > 1)
+        self._choose(_classes(window, samples, self._annulus), exchangeable[window.sample])
+
+    def _choose(self, classes, exchangeable):
+        """Sort the donors so that those of each scene are consecutive."""
+        self._donors = self._donors[np.lexsort((self._target[self._donors], classes[self._donors]))]
+        bounds = np.searchsorted(classes[self._donors], np.arange(classes.max() + 2))
+        self._first, last = bounds[classes], bounds[classes + 1]
+        for one in np.unique(classes[self._annulus]):
+            mine, part = np.flatnonzero(classes == one), slice(bounds[one], bounds[one + 1])
+            ranks = part.start + np.searchsorted(self._target[self._donors[part]], self._target[mine])
+            near = max(_NEAR_LEAST, round(_NEAR_SHARE * (part.stop - part.start)))
+            self._first[mine] = np.maximum(ranks - near, part.start)
+            last[mine] = np.minimum(ranks + near + 1, part.stop)
+        self._count = np.where(exchangeable, last - self._first, 0)
+        self._first[self._count == 0] = 0
 
     def partners(self, scenes, draws):
         """Whose neighbours each target meets.
@@ -274,17 +295,52 @@ class _Stock:
         """
         if not len(self._donors):
             return scenes
-        tried = self._donors[(draws * len(self._donors)).astype(np.intp)]
-        if self._by_flux:
-            allowed = self._others[tried] <= self._target[scenes, None]
-        else:
-            hearts = self._target[scenes, None] + self._others[tried]
-            peaks = hearts.reshape(*tried.shape, -1).argmax(axis=-1)
-            centre = np.abs(np.stack(np.divmod(peaks, hearts.shape[-1])) - (_HEART_HALF_WIDTH - 0.5))
-            allowed = (centre < _PEAK_HALF_WIDTH).all(axis=0)
-        allowed &= self._exchangeable[scenes, None]
+        count = self._count[scenes, None]
+        tried = self._donors[self._first[scenes, None] + (draws * count).astype(np.intp)]
+        allowed = self._others[tried] <= self._target[scenes, None]
+        field = np.flatnonzero(~self._annulus[scenes] & (count[:, 0] > 0))
+        if len(field):
+            allowed[field] = self._stays_peak(scenes[field, None], tried[field])
+        allowed &= count > 0
         first = tried[np.arange(len(scenes)), allowed.argmax(axis=1)]
         return np.where(allowed.any(axis=1), first, scenes)
+
+    def _stays_peak(self, targets, others):
+        """Is a target the brightest of its heart among others' neighbours?"""
+        hearts = self._target_heart[targets] + self._other_hearts[others]
+        peaks = hearts.reshape(*others.shape, -1).argmax(axis=-1)
+        centre = np.abs(np.stack(np.divmod(peaks, hearts.shape[-1])) - (_HEART_HALF_WIDTH - 0.5))
+        return (centre < _PEAK_HALF_WIDTH).all(axis=0)
+
+
+def _classes(window, samples, annulus):
+    """Scenes among which neighbours are exchanged.
+
+    Neighbours of another shear, or with the noise of HST images beside a
+    target without, would be seen in no sky.
+
+    Parameters
+    ----------
+    window : `~.windows.Window`
+        Scenes in memory.
+    samples : sequence of `~..simulation.shards.StampSample`
+        All samples.
+    annulus : `numpy.ndarray`, bool ``[scene]``
+        Is it a scene of the paper?
+
+    Returns
+    -------
+    classes : `numpy.ndarray`, int ``[scene]``
+        Numbers from 0, equal where placement, shear and kind of galaxies are.
+    """
+    columns = np.zeros((window.n_scenes, 4))
+    columns[:, 0] = annulus
+    for number in np.unique(window.sample):
+        mine, truth = window.sample == number, samples[number].truth
+        for place, name in enumerate(("g1", "g2", "real"), start=1):
+            if name in truth.colnames:
+                columns[mine, place] = truth[name][window.index[mine]]
+    return np.unique(columns, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _hearts(packed, weights):

@@ -196,7 +196,7 @@ def deal_windows(pieces, kinds, window_bytes, rng):
         return [list(pieces)]
     shuffled = [pieces[i] for i in rng.permutation(len(pieces))]
     place = {}
-    for kind in set(kinds):
+    for kind in dict.fromkeys(kinds):  # in an order that does not change between processes, as a set's does
         same = [piece for piece in shuffled if kinds[piece.sample] == kind]
         share = rng.random()
         place |= {piece: (rank + share) / len(same) for rank, piece in enumerate(same)}
