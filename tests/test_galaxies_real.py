@@ -4,6 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Galaxies with images of HST, from a small download made here and, where it is, from real ones."""
 
+import logging
 import os
 import pickle
 import shutil
@@ -143,26 +144,61 @@ def test_real_images_are_drawn_as_galsim_does():
     check_against_galsim(REAL, get_survey("arcelin2020", ["r", "VIS"]), 19)
 
 
-def test_bands_are_scaled_to_the_parametric_fluxes(download):
+def test_bands_have_the_counts_of_the_image_times_the_parametric_colour(download):
     real = load_real_galaxies(download)
+    reference = galsim.RealGalaxyCatalog(str(download))
     for name in ("arcelin2020", "lsst10yr"):
         survey = get_survey(name, list("gri"))
         library, fits_library = RealLibrary(real, survey), GalaxyLibrary(FITS, survey)
         np.testing.assert_array_equal(library.ident, fits_library.ident)
         for attribute in ("redshift", "magnitudes", "ab_magnitude", "reference_magnitude"):
             np.testing.assert_allclose(getattr(library, attribute), getattr(fits_library, attribute))
-        np.testing.assert_allclose(library.fluxes.sum(axis=1), fits_library.fluxes.sum(axis=1))
         assert library.fluxes.shape == fits_library.fluxes.shape
         assert library.real.all() and not library.star.any()
-        [(profile, flux)] = library.components(4, 0.5, (0.05, 0.0))
-        np.testing.assert_allclose(flux, fits_library.fluxes[4].sum(axis=0))
-        image = ProfileRenderer(survey.profile_kinds).draw(profile, size=96)[0]
-        assert image.sum() == pytest.approx(1.0, abs=1e-3)
+        for index in (0, 4):
+            [(profile, flux)] = library.components(index, 0.5, (0.05, 0.0))
+            # Without a flux, GalSim's galaxy has that of its image.
+            counts = galsim.RealGalaxy(reference, index=index).flux
+            hst = 10 ** (-0.4 * (FITS.mag_auto[index] - 25.94))
+            assert abs(counts / hst - 1) > 1e-3
+            parametric = fits_library.fluxes[index].sum(axis=0)
+            np.testing.assert_allclose(flux, parametric * counts / hst, rtol=1e-5)
+            image = ProfileRenderer(survey.profile_kinds).draw(profile, size=96)[0]
+            assert image.sum() == pytest.approx(1.0, abs=1e-3)
     # Without gradients a galaxy has one colour, here as there.
     plain = RealLibrary(real, survey, colour_gradients=False)
     expected = GalaxyLibrary(FITS, survey, colour_gradients=False)
     np.testing.assert_allclose(plain.magnitudes, expected.magnitudes)
     assert not np.allclose(plain.magnitudes, library.magnitudes)
+
+
+def test_stamps_of_other_light_than_the_galaxys_are_left_out_and_counted(download, tmp_path, caplog):
+    path = changed(download, tmp_path)
+    first = fits.getdata(tmp_path / "images_0.fits", 0)
+    fits_path = tmp_path / "real_galaxy_catalog_test_fits.fits"
+    table = Table.read(fits_path)
+    rows = {int(ident): row for row, ident in enumerate(table["IDENT"])}
+    light = load_real_galaxies(path).light
+    assert light[0] == pytest.approx(first.sum() / 10 ** (-0.4 * (FITS.mag_auto[0] - 25.94)), rel=1e-6)
+    # Magnitudes that leave the stamps 0.45, 0.55, 1.8 and 2.2 times their light.
+    for index, wanted in enumerate((0.45, 0.55, 1.8, 2.2)):
+        table["mag_auto"][rows[int(FITS.ident[index])]] += 2.5 * np.log10(wanted / light[index])
+    table.write(fits_path, overwrite=True)
+    with caplog.at_level(logging.WARNING):
+        real = load_real_galaxies(path)
+    assert set(FITS.ident) - set(real.ident) == set(FITS.ident[[0, 3]])
+    np.testing.assert_allclose(real.light[:2], [0.55, 1.8])
+    assert "Left out 2 of 20 galaxies" in caplog.text
+    # The pixels stay what they were: the magnitude rules the truth and not the image.
+    survey = get_survey("lsst10yr", "r")
+    before, after = RealLibrary(load_real_galaxies(download), survey), RealLibrary(real, survey)
+    np.testing.assert_allclose(after.fluxes[0], before.fluxes[1])
+    assert after.magnitudes[0, 0] - before.magnitudes[1, 0] == pytest.approx(2.5 * np.log10(0.55 / light[1]))
+    assert real.sha256 != load_real_galaxies(download).sha256
+    table["mag_auto"] += 5
+    table.write(fits_path, overwrite=True)
+    with pytest.raises(CatalogError, match="zero point 25.94"):
+        load_real_galaxies(path)
 
 
 def test_limit_and_description(download):
@@ -208,16 +244,17 @@ def test_galaxies_survive_pickling_without_their_images(download):
 @needs_real
 def test_colours_by_hsc_magnitudes_where_there_are_no_fits():
     real = load_real_galaxies(REAL)
-    assert len(real) == 100
+    assert len(real) == 97
     survey = get_survey("lsst10yr", list("gi"))
     table = Table.read(REAL.with_name(REAL.stem + "_fits.fits"))
+    table = table[np.isin(table["IDENT"], real.ident)]
     found = np.asarray(table["HSC_g"] - table["HSC_i"])
     ours = -np.diff(real.magnitudes(survey), axis=1)[:, 0]
     # Better than any one SED for all of them.
     scatter = np.std(ours - found)
     for sed in range(len(SED_NAMES)):
         one = load_real_galaxies(REAL)
-        one._columns["sed"] = np.full((100, 2), sed)
+        one._columns["sed"] = np.full((97, 2), sed)
         assert scatter < np.std(-np.diff(one.magnitudes(survey), axis=1)[:, 0] - found)
 
 
@@ -283,23 +320,27 @@ def test_tables_of_another_kind_are_refused(download, tmp_path):
         load_real_galaxies(path)
 
 
-def test_damaged_images_are_refused_when_they_are_read(download, tmp_path):
+def test_damaged_images_are_refused_at_once(download, tmp_path):
     path = changed(download, tmp_path, GAL_HDU=np.arange(len(FITS)) + 3)
-    with pytest.raises(CatalogError, match="has 10 HDUs, and 22 is asked for"):
-        load_real_galaxies(path).profile(19)
+    with pytest.raises(CatalogError, match="has 10 HDUs, and 10 is asked for"):
+        load_real_galaxies(path)
     path = changed(download, tmp_path)
-    for image, words in ((np.full((50, 50), np.nan), "not finite"), (np.full((50, 50), -1.0), "no light")):
-        fits.PrimaryHDU(image).writeto(tmp_path / "images_0.fits", overwrite=True)
+    for shape, words in (((50, 50), "not finite"), ((3, 50, 50), "3 axes")):
+        fits.PrimaryHDU(np.full(shape, np.nan)).writeto(tmp_path / "images_0.fits", overwrite=True)
         with pytest.raises(CatalogError, match=words):
-            load_real_galaxies(path).profile(0)
-    fits.PrimaryHDU(np.ones((3, 50, 50))).writeto(tmp_path / "images_0.fits", overwrite=True)
-    with pytest.raises(CatalogError, match="3 axes"):
-        load_real_galaxies(path).profile(0)
+            load_real_galaxies(path)
     whole = (download.parent / "images_0.fits").read_bytes()
     for size in (4000, 2000):
         (tmp_path / "images_0.fits").write_bytes(whole[:size])
         with pytest.raises(CatalogError, match="Cannot read HDU 0 of image file"):
-            load_real_galaxies(path).profile(0)
+            load_real_galaxies(path)
+
+
+def test_a_psf_without_light_is_refused_when_it_is_read(download, tmp_path):
+    path = changed(download, tmp_path)
+    fits.PrimaryHDU(np.full((50, 50), -1.0)).writeto(tmp_path / "psfs.fits", overwrite=True)
+    with pytest.raises(CatalogError, match="PSF image of real galaxy 0 holds no light"):
+        load_real_galaxies(path).profile(0)
 
 
 def test_the_fits_of_this_test_are_what_the_loader_takes(download):

@@ -9,11 +9,20 @@ galaxy. It is neither whitened nor symmetrised nor subtracted, and it is not sma
 it is, within the stamp, about half as large as the sky's noise of LSST's ten years in r and a quarter in i,
 for a source of flat f_nu, whatever its magnitude. Learning to reproduce such a target means to reproduce
 that noise too.
+
+In each band a galaxy has the counts of its image, times the parametric flux in that band over that of the
+catalogue's F814W magnitude. So its pixels are as bright as HST saw them, but the sum over the stamp is not
+what the magnitude says: neighbours and noise are in it, and light beyond the stamp is not. Only galaxies are
+taken whose stamps have 0.5 to 2 times the light of their magnitude; so magnitudes, which are the parametric
+galaxy's, and pixels agree within 0.75 mag. Of the 100 galaxies of BlendingToolKit's extension to magnitude
+26, 97 are left; their stamps are 0.08 mag too faint in the median, with a scatter of 0.18 mag.
 """
 
 __all__ = ["RealGalaxies", "load_real_galaxies"]
 
 import functools
+import hashlib
+import logging
 import os
 from pathlib import Path, PurePosixPath
 
@@ -22,14 +31,19 @@ import numpy as np
 from ..errors import CatalogError
 from .catalog import REQUIRED_COLUMNS, GalaxyCatalog
 from .cosmos import file_sha256, read_table
-from .fluxes import SED_NAMES, counts_per_second, magnitudes_of_rates
+from .fluxes import F814W_ZEROPOINT, SED_NAMES, counts_per_second, magnitudes_of_rates
 from .photometry import SedGalaxies
+
+_LOG = logging.getLogger(__name__)
 
 _COLUMNS = ("IDENT", "MAG", "GAL_FILENAME", "PSF_FILENAME", "GAL_HDU", "PSF_HDU", "PIXEL_SCALE")
 _PHOTOMETRY = {f"HSC_{name}": name for name in "grizy"}
 
 _MAX_SIDE = 4096
 _KEPT_PROFILES = 16
+
+# Light of a stamp over that of the catalogue's magnitude. More or less is of another object.
+_LIGHT_RANGE = (0.5, 2.0)
 
 # Of GalSim's cuts against bad stamps, for the catalogue to 25.2.
 _MIN_SN, _MIN_MASK_DISTANCE, _MAX_MASK_RATIO = 12.0, 11.0, 0.8
@@ -47,8 +61,10 @@ class RealGalaxies(SedGalaxies):
     redshift : float64 [N]
     mag_auto : float64 [N]
         F814W magnitude, AB.
+    light : float64 [N]
+        Counts of the image over those of the magnitude; 0.5 to 2.
     source, sha256 : `str`
-        "cosmos_images", and the sum of the catalogue's file.
+        "cosmos_images", and the sum of the catalogue's tables.
     """
 
     source = "cosmos_images"
@@ -57,7 +73,8 @@ class RealGalaxies(SedGalaxies):
         self._folder = folder
         self.sha256 = sha256
         self._columns = columns
-        self.ident, self.redshift, self.mag_auto = (columns[n] for n in ("ident", "redshift", "mag_auto"))
+        for name in ("ident", "redshift", "mag_auto", "light"):
+            setattr(self, name, columns[name])
 
     def __len__(self):
         return len(self.ident)
@@ -76,6 +93,12 @@ class RealGalaxies(SedGalaxies):
     def _seds(self):
         return self._columns["sed"], self._columns["flux_fraction"]
 
+    def fluxes(self, survey, colour_gradients=True):
+        """Electrons that a galaxy's whole image gives in the survey's full exposure: those of the parametric
+        components, as of `GalaxyCatalog.fluxes`, times `light` [float64 [N, 2, n_bands]].
+        """
+        return super().fluxes(survey, colour_gradients) * self.light[:, None, None]
+
     def profile(self, index):
         """A galaxy's light above the atmosphere: its image, deconvolved from HST's PSF and pixel.
 
@@ -89,12 +112,12 @@ class RealGalaxies(SedGalaxies):
         Returns
         -------
         profile : `galsim.GSObject`
-            Of unit flux.
+            Of unit flux; times `fluxes` it has the image's own counts, in the band's units.
 
         Raises
         ------
         CatalogError
-            If the image or its PSF cannot be read, or holds no light.
+            If the image or its PSF cannot be read, or its PSF holds no light.
         """
         if "_profile" not in self.__dict__:
             self._profile = functools.lru_cache(_KEPT_PROFILES)(self._make_profile)
@@ -111,12 +134,11 @@ class RealGalaxies(SedGalaxies):
             for kind in ("gal", "psf")
         )
         scale = float(columns["pixel_scale"][index])
-        for name, pixels in (("image", image), ("PSF image", psf)):
-            if not pixels.sum() > 0:
-                raise CatalogError(
-                    f"The {name} of real galaxy {self.ident[index]} holds no light: expected a positive sum; "
-                    "leave this galaxy out of the catalogue."
-                )
+        if not psf.sum() > 0:
+            raise CatalogError(
+                f"The PSF image of real galaxy {self.ident[index]} holds no light: expected a positive sum; "
+                "leave this galaxy out of the catalogue."
+            )
         psf = galsim.InterpolatedImage(galsim.Image(psf, scale=scale), flux=1.0)
         # GalSim would take the radius of most of the light for the reach of the image; a neighbour in a
         # corner of the stamp is farther, and drawing would fold it back. Zeros around show the corners.
@@ -142,15 +164,18 @@ def load_real_galaxies(path):
     -------
     galaxies : `RealGalaxies`
         Those that have colours: a usable parametric fit, or, where that file has magnitudes of HSC in place
-        of fits, the one of the three SEDs that is nearest to them. In order of IDENT.
+        of fits, the one of the three SEDs that is nearest to them; and as much light on their stamp as their
+        magnitude says, within a factor of 2. In order of IDENT. All their stamps are read once: some 0.3 ms
+        each where they are in the disk's cache.
 
     Raises
     ------
     CatalogError
-        If a file or column is missing, names of files lead out of the folder, or no galaxy is left.
+        If a file or column is missing, names of files lead out of the folder, an image cannot be read, or no
+        galaxy is left.
     """
     path = Path(path).expanduser()
-    beside = path.with_name(path.name.removesuffix(".fits") + "_fits.fits")
+    beside = _beside(path, "fits")
     for file in (path, beside):
         if not file.is_file():
             raise CatalogError(
@@ -185,7 +210,44 @@ def load_real_galaxies(path):
         raise CatalogError(f"No usable galaxy in {path}: expected images of galaxies in {beside.name}.")
     columns = {name: column[ours] for name, column in columns.items() if name != "mag"}
     columns |= {name: column[theirs] for name, column in known.items()}
-    return RealGalaxies(path.parent, file_sha256(path), columns)
+    columns["light"] = _light(path.parent, columns)
+    own = (columns["light"] >= _LIGHT_RANGE[0]) & (columns["light"] <= _LIGHT_RANGE[1])
+    if not own.all():
+        _LOG.warning(
+            "Left out %d of %d galaxies of %s, whose stamps have less than %g or more than %g times the "
+            "light of their magnitude.",
+            len(own) - own.sum(),
+            len(own),
+            path.name,
+            *_LIGHT_RANGE,
+        )
+    if not own.any():
+        raise CatalogError(
+            f"No stamp of {path} has the light of its galaxy's magnitude within a factor of 2: expected "
+            f"counts per second of zero point {F814W_ZEROPOINT}; use GalSim's own download."
+        )
+    columns = {name: column[own] for name, column in columns.items()}
+    return RealGalaxies(path.parent, _tables_sha256(path), columns)
+
+
+def _light(folder, columns):
+    """Counts of each stamp over those of the galaxy's magnitude [float64 [N]]."""
+    names, numbers = columns["gal_filename"].tolist(), columns["gal_hdu"].tolist()
+    counts = np.array([_read_image(folder, name, hdu).sum() for name, hdu in zip(names, numbers)])
+    return counts / 10 ** (-0.4 * (columns["mag_auto"] - F814W_ZEROPOINT))
+
+
+def _beside(path, kind):
+    """Another table of the same download: "fits" or "selection"."""
+    return path.with_name(f"{path.name.removesuffix('.fits')}_{kind}.fits")
+
+
+def _tables_sha256(path):
+    """Sum of all tables, as each of them changes the galaxies."""
+    digest = hashlib.sha256()
+    for file in (path, _beside(path, "fits"), _beside(path, "selection")):
+        digest.update((file_sha256(file) if file.is_file() else "absent").encode())
+    return digest.hexdigest()
 
 
 def _checked_files(path, names):
@@ -246,7 +308,7 @@ def _of_photometry(table, ident, magnitude):
 
 def _good_stamps(path, ident):
     """Which stamps pass GalSim's cuts [bool]; all do where there is no selection file."""
-    file = path.with_name(path.name.removesuffix(".fits") + "_selection.fits")
+    file = _beside(path, "selection")
     if not file.is_file():
         return np.ones(len(ident), bool)
     table = read_table(file)
