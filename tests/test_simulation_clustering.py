@@ -11,7 +11,6 @@ from scipy.spatial import cKDTree
 from lsst.meas.extensions.vae.errors import VaeError
 from lsst.meas.extensions.vae.simulation.clustering import (
     Clustering,
-    pair_excess,
     poisson_positions,
     thomas_positions,
 )
@@ -26,6 +25,15 @@ def pairs_within(positions, radius):
     inner = positions[((positions >= low) & (positions < high)).all(axis=1)]
     counts = cKDTree(positions).query_ball_point(inner, radius, return_length=True) - 1
     return counts.sum() / np.prod(high - low)
+
+
+def pair_excess(separation, density, clustering):
+    """By how much pairs of a separation outnumber those of Poisson positions: a Thomas process' two-point
+    correlation.
+    """
+    spread = 4 * clustering.radius**2
+    amplitude = clustering.fraction * clustering.members / (np.pi * spread * density)
+    return amplitude * np.exp(-(separation**2) / spread)
 
 
 def expected_pairs(radius, clustering):

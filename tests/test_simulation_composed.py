@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from lsst.meas.extensions.vae.errors import ImageError, ShardError, VaeError
+from lsst.meas.extensions.vae.errors import ShardError, VaeError
 from lsst.meas.extensions.vae.galaxies import synthetic_galaxies
 from lsst.meas.extensions.vae.simulation.composed import ComposedSample, compose, write_composed
 from lsst.meas.extensions.vae.simulation.scenes import SceneSettings, simulate_stamps
@@ -128,8 +128,9 @@ def test_each_scene_has_its_psf(sheared, composed):
     assert not np.array_equal(composed.psf[0], composed.psf[5])
     for i in (0, 5):
         np.testing.assert_array_equal(composed.psf_kernels(i), sheared.psf_kernels(i))
+        assert composed.psf_models(i) == sheared.psf_models(i) != composed.psf_models(5 - i)
     unknown = dataclasses.replace(composed, psf=np.zeros_like(composed.psf))
-    with pytest.raises(ImageError, match="FWHM"):
+    with pytest.raises(ShardError, match="scene 0: .*FWHM"):
         unknown.psf_kernels(0)
 
 

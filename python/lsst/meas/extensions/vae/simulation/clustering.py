@@ -11,7 +11,7 @@ nor brightness; but its number of close pairs is known exactly (`pair_excess`)
 and its mean density is that of the settings.
 """
 
-__all__ = ["Clustering", "pair_excess", "poisson_positions", "thomas_positions"]
+__all__ = ["Clustering", "poisson_positions", "thomas_positions"]
 
 import math
 from dataclasses import dataclass
@@ -104,25 +104,3 @@ def thomas_positions(rng, density, box, clustering):
     members = centres + rng.normal(0.0, clustering.radius, centres.shape)
     inside = ((members >= (x0, y0)) & (members < (x1, y1))).all(axis=1)
     return rng.permutation(np.concatenate([lone, members[inside]]))
-
-
-def pair_excess(separation, density, clustering):
-    """By how much pairs of a separation outnumber those of Poisson positions.
-
-    Parameters
-    ----------
-    separation : `float` or `numpy.ndarray`
-    density : `float`
-        Mean number of all objects in a unit of area.
-    clustering : `Clustering`
-
-    Returns
-    -------
-    excess : as ``separation``
-        The two-point correlation: fraction^2 exp(-r^2 / 4 radius^2) /
-        (4 pi radius^2 d), where d = fraction density / members is the density
-        of clusters.
-    """
-    spread = 4 * clustering.radius**2
-    amplitude = clustering.fraction * clustering.members / (math.pi * spread * density)
-    return amplitude * np.exp(-(np.asarray(separation, np.float64) ** 2) / spread)

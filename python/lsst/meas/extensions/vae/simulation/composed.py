@@ -22,6 +22,7 @@ from ..errors import ShardError
 from ..files import replacing
 from .hdf5 import ArrayOnDisk, read_array, read_table, reading, write_array, write_table
 from .noise import NoiseModel, check_noise, expected_variance
+from .survey_info import SurveyNumbers
 
 COMPOSED_FORMAT = "vae_composed_sample"
 _FORMAT_VERSION = 1
@@ -37,7 +38,7 @@ _IMAGES = ("noisy", "target", "scene")
 
 
 @dataclass
-class ComposedSample:
+class ComposedSample(SurveyNumbers):
     """Noisy scenes, drawn from a `StampSample`.
 
     Attributes
@@ -108,7 +109,7 @@ class ComposedSample:
         ShardError
             If the noiseless scenes were not kept and the variance needs them.
         """
-        sky, unit = _sky_and_unit(self.survey_info)
+        sky, unit = self.sky_and_unit()
         if self.scene is None and self.noise != "sky":
             raise ShardError(
                 "the sample has no noiseless scenes, which the variance of their noise follows from: compose "
@@ -116,37 +117,6 @@ class ComposedSample:
             )
         image = self.target if self.scene is None else self.scene
         return expected_variance(image[index], sky, unit, self.noise)
-
-    def psf_kernels(self, index, size=41):
-        """PSF images of one scene, the pixel included.
-
-        Parameters
-        ----------
-        index : `int`
-            Scene.
-        size : `int`
-            Side [pixel], odd.
-
-        Returns
-        -------
-        kernels : `numpy.ndarray`, float64 [band, size, size]
-            Each of unit sum.
-
-        Raises
-        ------
-        ImageError
-            If the PSFs are not known.
-        """
-        from ..survey import PsfModel
-        from .psfs import unpack_psfs
-
-        kernels = {}
-        for band, kind in zip(self.survey_info["bands"], self.band_profile.tolist(), strict=True):
-            if kind not in kernels:
-                nominal = PsfModel(**band["psf"]), band["pixel_scale"]
-                (model,) = unpack_psfs(self.psf[index, kind : kind + 1], [nominal])
-                kernels[kind] = model.kernel(band["pixel_scale"], size)
-        return np.stack([kernels[kind] for kind in self.band_profile.tolist()])
 
     def write(self, path):
         """Write an HDF5 file, whole or not at all.
@@ -290,22 +260,9 @@ def write_composed(sample, path, noise="poisson", correlation=0.0, keep_scene=Fa
     _write(path, sample, noise, correlation, _composer(sample, noise, correlation, keep_scene), progress)
 
 
-def _sky_and_unit(survey_info):
-    """Sky level [electrons per pixel] and electrons per image unit of each band."""
-    try:
-        bands = survey_info["bands"]
-        return tuple(
-            np.array([float(band[name]) for band in bands]) for name in ("sky_level", "electrons_per_unit")
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ShardError(
-            f"survey_info does not tell the sky of the sample's bands ({error!r}): simulate it again"
-        ) from None
-
-
 def _composer(sample, noise, correlation, keep_scene):
     """A function from a slice of scenes to their images by name."""
-    model = NoiseModel(*_sky_and_unit(sample.survey_info), noise, correlation)
+    model = NoiseModel(*sample.sky_and_unit(), noise, correlation)
     if "noise_seed" not in sample.truth.colnames:
         raise ShardError("the sample's truth has no noise_seed: simulate it again")
     seeds = np.asarray(sample.truth["noise_seed"]).tolist()

@@ -33,7 +33,7 @@ from .redraw import (
     noiseless_field,
     psf_columns,
 )
-from .scenes import survey_info
+from .survey_info import survey_info
 
 _PSF_SIZE = 41
 _SHAPE_STAMP = 64

@@ -9,7 +9,7 @@ truth keeps. So a scene depends neither on how many others are drawn nor on
 the number of processes, and any one can be drawn again by itself.
 """
 
-__all__ = ["SceneSettings", "draw_again", "simulate_stamps", "survey_info"]
+__all__ = ["SceneSettings", "draw_again", "simulate_stamps"]
 
 import dataclasses
 import importlib.metadata
@@ -31,6 +31,7 @@ from .psfs import pack_psfs
 from .scene_maker import SceneMaker
 from .scene_settings import SceneSettings
 from .shards import StampSample, pack_profiles
+from .survey_info import survey_info
 
 _CHUNK_SCENES = 128
 
@@ -89,23 +90,6 @@ def _context():
     threaded = threading.active_count() > 1 or "tensorflow" in sys.modules or "jax" in sys.modules
     can_fork = "fork" in multiprocessing.get_all_start_methods()
     return multiprocessing.get_context("fork" if can_fork and not threaded else "spawn")
-
-
-def survey_info(survey):
-    """A survey's numbers as a json-able `dict`."""
-    bands = []
-    for band in survey.bands:
-        numbers = dataclasses.asdict(band)
-        numbers["sky_level"] = float(band.sky_level)
-        bands.append(numbers)
-    return {
-        "name": survey.name,
-        "magnitude_system": survey.magnitude_system,
-        "image_unit": survey.image_unit,
-        "stamp_size": survey.stamp_size,
-        "reference_band": survey.reference_band,
-        "bands": bands,
-    }
 
 
 def _scene_seed(seed, split, number):

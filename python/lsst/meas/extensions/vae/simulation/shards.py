@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table, vstack
 
-from ..errors import ImageError, ShardError
+from ..errors import ShardError
 from ..files import replacing
 from .hdf5 import ArrayOnDisk, read_array, read_table, reading, write_array, write_table
+from .survey_info import SurveyNumbers
 
 PROFILE_SCALE = 256.0
 """Profiles are stored times this, which puts them into float16's range."""
@@ -77,7 +78,7 @@ def unpack_profiles(packed):
 
 
 @dataclass
-class StampSample:
+class StampSample(SurveyNumbers):
     """Scenes of one kind, drawn with one survey and one seed.
 
     Attributes
@@ -112,7 +113,8 @@ class StampSample:
         where not said. scene; base_scene, which the versions of one sheared
         scene share; g1, g2, the shear; split (0 train, 1 validation, 2 test,
         -1 a star); ident; redshift; mag_<b> and r_mag (the survey's system),
-        r_mag_ab (AB); e1, e2 (KSB, NaN where hsm_failed); snr, snr_<b>;
+        r_mag_ab (AB), all of the parametric galaxy, which the pixels of a real
+        one follow within 0.75 mag; e1, e2 (KSB, NaN where hsm_failed); snr, snr_<b>;
         b_closest, b_tot; delta_mag_c (nearest neighbour's magnitude less the
         target's) and neighbour_distance [arcsec], NaN for a target alone;
         n_galaxies; x, y [pixel]; star; real; target_is_brightest; n_peaks
@@ -243,69 +245,6 @@ class StampSample:
         for profile, flux in zip(unpack_profiles(profiles), fluxes, strict=True):
             image += flux[:, None, None] * profile[self.band_profile]
         return image
-
-    @functools.cached_property
-    def profile_kinds(self):
-        """PSF model and pixel scale [arcsec] of each profile kind, as the
-        survey has them [`tuple`]; a `ShardError` if that is not known.
-        """
-        from ..survey import PsfModel
-
-        try:
-            found = {
-                int(kind): (PsfModel(**band["psf"]), float(band["pixel_scale"]))
-                for band, kind in zip(self.survey_info["bands"], self.band_profile, strict=True)
-            }
-            return tuple(found[kind] for kind in range(self.profiles.shape[1]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ShardError(
-                f"survey_info does not tell the PSFs of the sample's {self.profiles.shape[1]} profile kinds "
-                f"({error!r}): simulate it again"
-            ) from None
-
-    def psf_models(self, index):
-        """PSFs of one scene.
-
-        Parameters
-        ----------
-        index : `int`
-            Scene.
-
-        Returns
-        -------
-        models : `tuple` [`PsfModel`]
-            Of each profile kind.
-
-        Raises
-        ------
-        ShardError
-            If they are not known.
-        """
-        from .psfs import unpack_psfs
-
-        try:
-            return unpack_psfs(self.psf[index], self.profile_kinds)
-        except ImageError as error:
-            raise ShardError(f"scene {index}: {error}") from None
-
-    def psf_kernels(self, index, size=41):
-        """PSF images of one scene, the pixel included.
-
-        Parameters
-        ----------
-        index : `int`
-            Scene.
-        size : `int`
-            Side [pixel], odd.
-
-        Returns
-        -------
-        kernels : `numpy.ndarray`, float64 [band, size, size]
-            Each of unit sum.
-        """
-        scales = [scale for _, scale in self.profile_kinds]
-        kernels = [model.kernel(scale, size) for model, scale in zip(self.psf_models(index), scales)]
-        return np.stack(kernels)[self.band_profile]
 
     def select(self, scenes):
         """Some of the scenes, numbered anew.
