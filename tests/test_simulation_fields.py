@@ -415,6 +415,12 @@ def test_bands_of_several_pixel_scales_are_refused(galaxies):
         simulate_field(galaxies, get_survey("arcelin2020", ["r", "VIS"]), FieldSettings(size=64), seed=1)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds_that_the_truth_could_not_hold_are_refused(galaxies, survey, seed):
+    with pytest.raises(VaeError, match="seed is"):
+        simulate_field(galaxies, survey, FieldSettings(size=64), seed=seed)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

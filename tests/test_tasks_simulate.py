@@ -103,3 +103,25 @@ def test_close_pairs_are_left_out_of_training_but_not_of_the_test_sample(galaxie
         for tract in (0, 2)
     ]
     assert nearest[0] >= 1.0 > nearest[1]
+
+
+def test_truth_of_a_field_tells_the_psfs_that_its_image_has(galaxies):
+    from lsst.meas.extensions.vae.simulation.redraw import survey_with_psfs
+
+    settings = dict(kind="field", field__size=100, bands='["g", "r"]')
+    result = task(**settings, field__psfFwhmScatter=0.1, field__psfShearSigma=0.02).run(galaxies, tract=3)
+    nominal = get_survey("lsst10yr", "gr")
+    survey = survey_with_psfs(nominal, result.fieldTruth)
+    kernels = result.field.computePsfKernelImage((50, 50)).array
+    for kernel, band, other in zip(kernels, survey.bands, nominal.bands):
+        assert band.psf != other.psf
+        middle = [one.psf.kernel(0.2, kernel.shape[-1]) for one in (band, other)]
+        np.testing.assert_allclose(kernel, middle[0], atol=1e-6 * kernel.max())
+        assert abs(kernel - middle[1]).max() > 1e-3 * kernel.max()
+    assert set(result.fieldTruth["seed"]) == {result.field.getMetadata()["SEED"]}
+
+
+def test_samples_of_two_populations_are_told_apart(galaxies):
+    settings = dict(nScenes=1, bands='["r"]')
+    one, other = (task(**settings).run(g).blendStamps for g in (galaxies, synthetic_galaxies(4000, seed=6)))
+    assert one.versions["galaxies_sha256"] == galaxies.sha256 != other.versions["galaxies_sha256"]

@@ -316,7 +316,7 @@ def simulate_field(galaxies, survey, settings, seed, split="all", progress=None)
         Its bands share one pixel scale.
     settings : `FieldSettings`
     seed : `int`
-        Not negative; the same seed gives the same bits. Galaxies, noise, PSFs,
+        0 to 2^63 - 1; the same seed gives the same bits. Galaxies, noise, PSFs,
         defects and stars have their own streams, so that sheared fields share
         all of them, and a field with defects is that without, spoiled.
     split : `str`
@@ -335,7 +335,11 @@ def simulate_field(galaxies, survey, settings, seed, split="all", progress=None)
         If pixel scales differ, or full wells do not fit the bands.
     CatalogError
         If no galaxy passes the cuts or none can be drawn.
+    VaeError
+        If the seed is out of range.
     """
+    if not 0 <= seed < 2**63:
+        raise VaeError(f"seed is {seed}: expected 0 to 2^63 - 1")
     placing, noising, seeing, spoiling, starring = (
         np.random.default_rng(s) for s in np.random.SeedSequence(int(seed)).spawn(5)
     )
