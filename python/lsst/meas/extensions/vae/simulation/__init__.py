@@ -24,13 +24,11 @@ __all__ = [
     "isolated_stamp",
     "simulate_field",
     "simulate_stamps",
-    "write_composed",
 ]
 
 _HOMES = {
     "ComposedSample": "composed",
     "compose": "composed",
-    "write_composed": "composed",
     "Detection": "detection",
     "ParentDetection": "detection",
     "detect": "detection",

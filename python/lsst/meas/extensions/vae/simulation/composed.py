@@ -9,7 +9,7 @@ with the noise that every method is to be measured on, drawn from each scene's
 own seed: the versions of one sheared scene share it.
 """
 
-__all__ = ["COMPOSED_FORMAT", "ComposedSample", "compose", "write_composed"]
+__all__ = ["COMPOSED_FORMAT", "ComposedSample", "compose"]
 
 import json
 from dataclasses import dataclass, field
@@ -51,14 +51,14 @@ class ComposedSample(SurveyNumbers):
         Correlation of the noise of adjacent pixels.
     noisy : `numpy.ndarray` [scene, band, y, x] of `float32`
         Scenes with noise, the expected sky subtracted [image unit]. It and
-        the other images are `ArrayOnDisk`, which give slices, where the
-        sample was opened rather than read.
+        the other images give slices alone where the sample was composed or
+        opened rather than read.
     target : `numpy.ndarray` [scene, band, y, x] of `float32`
         The target alone, without noise [image unit].
+    scene : `numpy.ndarray` [scene, band, y, x] of `float32`
+        The whole scene without noise [image unit].
     truth, objects, psf, band_profile
         As in the `StampSample`.
-    scene : `numpy.ndarray` [scene, band, y, x] of `float32`, optional
-        The whole scene without noise [image unit].
     """
 
     survey: str
@@ -72,12 +72,12 @@ class ComposedSample(SurveyNumbers):
     noise_correlation: float
     noisy: np.ndarray
     target: np.ndarray
+    scene: np.ndarray
     truth: Table
     objects: Table
     psf: np.ndarray
     band_profile: np.ndarray
     survey_info: dict = field(default_factory=dict)
-    scene: np.ndarray | None = None
 
     def __post_init__(self):
         self.bands = tuple(self.bands)
@@ -103,20 +103,9 @@ class ComposedSample(SurveyNumbers):
         -------
         variance : `numpy.ndarray`, float64 [band, y, x]
             [image unit^2]
-
-        Raises
-        ------
-        ShardError
-            If the noiseless scenes were not kept and the variance needs them.
         """
         sky, unit = self.sky_and_unit()
-        if self.scene is None and self.noise != "sky":
-            raise ShardError(
-                "the sample has no noiseless scenes, which the variance of their noise follows from: compose "
-                "it with keep_scene=True"
-            )
-        image = self.target if self.scene is None else self.scene
-        return expected_variance(image[index], sky, unit, self.noise)
+        return expected_variance(self.scene[index], sky, unit, self.noise)
 
     def write(self, path):
         """Write an HDF5 file, whole or not at all.
@@ -125,9 +114,44 @@ class ComposedSample(SurveyNumbers):
         ----------
         path : path-like
             An existing file is replaced, once the new one is on disk.
+            Images are written a few scenes at a time.
         """
-        images = {name: getattr(self, name) for name in _IMAGES if getattr(self, name) is not None}
-        _write(path, self, self.noise, self.noise_correlation, lambda part: _slices(images, part))
+        import h5py
+
+        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+            file.attrs["format"] = COMPOSED_FORMAT
+            file.attrs["format_version"] = _FORMAT_VERSION
+            for name in _TEXTS:
+                file.attrs[name] = getattr(self, name)
+            file.attrs["noise_correlation"] = float(self.noise_correlation)
+            file.attrs["seed"] = str(int(self.seed))
+            file.attrs["n_scenes"] = self.n_scenes
+            for name in _JSON:
+                file.attrs[name] = json.dumps(getattr(self, name), sort_keys=True)
+            for name in ("psf", "band_profile"):
+                write_array(file, name, getattr(self, name))
+            for name in ("truth", "objects"):
+                write_table(file, name, getattr(self, name))
+            for name in _IMAGES:
+                self._write_images(file, name)
+
+    def _write_images(self, file, name):
+        """Write images a few scenes at a time, so that they need not be in memory."""
+        images = getattr(self, name)
+        chunk = min(self.n_scenes, max(1, _CHUNK_BYTES // (4 * int(np.prod(images.shape[1:])))))
+        dataset = file.create_dataset(
+            name,
+            shape=images.shape,
+            dtype=np.float32,
+            chunks=(chunk, *images.shape[1:]),
+            compression="gzip",
+            compression_opts=1,
+            shuffle=True,
+            fletcher32=True,
+        )
+        for start in range(0, self.n_scenes, _STEP):
+            part = slice(start, min(start + _STEP, self.n_scenes))
+            dataset[part] = images[part]
 
     @classmethod
     def read(cls, path):
@@ -192,7 +216,7 @@ class ComposedSample(SurveyNumbers):
             raise ShardError(f"No composed sample at {path}: expected an HDF5 file; simulate it first")
         with reading(path, COMPOSED_FORMAT), h5py.File(path, "r") as file:
             header = _read_header(file)
-            images = {name: load_images(file, name, 4) for name in _IMAGES if name != "scene" or name in file}
+            images = {name: load_images(file, name, 4) for name in _IMAGES}
             return cls(
                 **header,
                 **images,
@@ -203,127 +227,81 @@ class ComposedSample(SurveyNumbers):
             )
 
 
-def compose(sample, noise="poisson", correlation=0.0, keep_scene=False):
+class _Drawn:
+    """Images of scenes that are drawn when a slice of them is asked for.
+
+    Parameters
+    ----------
+    name : `str`
+        Which of a composed sample's images.
+    sample : `StampSample`
+    model : `NoiseModel`
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, name, sample, model):
+        self._name, self._sample, self._model = name, sample, model
+        self.shape = (sample.n_scenes, len(sample.bands), *sample.profiles.shape[2:])
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            chosen = range(len(self))[index]
+            images = [self._draw(i) for i in chosen]
+            return np.stack(images) if images else np.empty((0, *self.shape[1:]), np.float32)
+        return self._draw(range(len(self))[index])
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self[:], dtype)
+
+    def _draw(self, index):
+        if self._name == "target":
+            return self._sample.image(index, "target")
+        scene = self._sample.image(index)
+        if self._name == "noisy":
+            rng = np.random.default_rng(int(self._sample.truth["noise_seed"][index]))
+            return self._model.add(scene, rng, out=np.empty_like(scene))
+        return scene
+
+
+def compose(sample, noise="poisson", correlation=0.0):
     """Draw the noise of a sample's scenes, each from its own seed.
 
     Parameters
     ----------
     sample : `StampSample`
-        Its truth has a ``noise_seed``.
+        Its truth has a ``noise_seed``; opened or in memory.
     noise : `str`
         One of `NOISE_KINDS`.
     correlation : `float`
         Correlation of the noise of adjacent pixels, 0 to 0.6; see `unit_noise`.
-    keep_scene : `bool`
-        Keep the noiseless scenes too?
 
     Returns
     -------
     composed : `ComposedSample`
-        In memory.
+        Its images are drawn when they are asked for, a slice or a scene at a
+        time, always the same; `ComposedSample.write` needs no more memory
+        than a few scenes take.
 
     Raises
     ------
     VaeError
         If the noise cannot be drawn, or the sample does not tell its sky and seeds.
     """
-    images = _composer(sample, noise, correlation, keep_scene)(slice(0, sample.n_scenes))
+    model = NoiseModel(*sample.sky_and_unit(), noise, correlation)
+    if "noise_seed" not in sample.truth.colnames:
+        raise ShardError("the sample's truth has no noise_seed: simulate it again")
     shared = ("survey", "bands", "kind", "settings", "seed", "split", "versions", "survey_info")
     shared += ("truth", "objects", "psf", "band_profile")
     return ComposedSample(
         **{name: getattr(sample, name) for name in shared},
         noise=noise,
         noise_correlation=float(correlation),
-        **images,
+        **{name: _Drawn(name, sample, model) for name in _IMAGES},
     )
-
-
-def write_composed(sample, path, noise="poisson", correlation=0.0, keep_scene=False, progress=None):
-    """Compose a sample straight into a file, a few scenes at a time.
-
-    Parameters
-    ----------
-    sample : `StampSample`
-        Opened, so that neither it nor the result need fit in memory, or read.
-    path : path-like
-        As in `ComposedSample.write`; the same bytes as of `compose`.
-    noise, correlation, keep_scene
-        As in `compose`.
-    progress : callable, optional
-        Called as ``progress(done, n_scenes)`` from time to time.
-
-    Raises
-    ------
-    VaeError
-        As `compose`.
-    """
-    _write(path, sample, noise, correlation, _composer(sample, noise, correlation, keep_scene), progress)
-
-
-def _composer(sample, noise, correlation, keep_scene):
-    """A function from a slice of scenes to their images by name."""
-    model = NoiseModel(*sample.sky_and_unit(), noise, correlation)
-    if "noise_seed" not in sample.truth.colnames:
-        raise ShardError("the sample's truth has no noise_seed: simulate it again")
-    seeds = np.asarray(sample.truth["noise_seed"]).tolist()
-    names = _IMAGES if keep_scene else _IMAGES[:2]
-    shape = (len(sample.bands), *sample.profiles.shape[2:])
-
-    def compose_part(part):
-        images = {name: np.empty((part.stop - part.start, *shape), np.float32) for name in names}
-        for k, index in enumerate(range(part.start, part.stop)):
-            scene = sample.image(index)
-            model.add(scene, np.random.default_rng(seeds[index]), out=images["noisy"][k])
-            images["target"][k] = sample.image(index, "target")
-            if keep_scene:
-                images["scene"][k] = scene
-        return images
-
-    return compose_part
-
-
-def _slices(images, part):
-    return {name: image[part] for name, image in images.items()}
-
-
-def _write(path, sample, noise, correlation, images, progress=None):
-    """Write a header, and images as a function of a slice of scenes gives them."""
-    import h5py
-
-    n_scenes = sample.n_scenes
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["format"] = COMPOSED_FORMAT
-        file.attrs["format_version"] = _FORMAT_VERSION
-        for name in ("survey", "kind", "split"):
-            file.attrs[name] = getattr(sample, name)
-        file.attrs["noise"] = noise
-        file.attrs["noise_correlation"] = float(correlation)
-        file.attrs["seed"] = str(int(sample.seed))
-        file.attrs["n_scenes"] = n_scenes
-        for name in _JSON:
-            file.attrs[name] = json.dumps(getattr(sample, name), sort_keys=True)
-        for name in ("psf", "band_profile"):
-            write_array(file, name, getattr(sample, name))
-        for name in ("truth", "objects"):
-            write_table(file, name, getattr(sample, name))
-        for start in range(0, n_scenes, _STEP):
-            part = slice(start, min(start + _STEP, n_scenes))
-            for name, image in images(part).items():
-                if start == 0:
-                    scenes = min(n_scenes, max(1, _CHUNK_BYTES // image[0].nbytes))
-                    file.create_dataset(
-                        name,
-                        shape=(n_scenes, *image.shape[1:]),
-                        dtype=np.float32,
-                        chunks=(scenes, *image.shape[1:]),
-                        compression="gzip",
-                        compression_opts=1,
-                        shuffle=True,
-                        fletcher32=True,
-                    )
-                file[name][part] = image
-            if progress is not None:
-                progress(part.stop, n_scenes)
 
 
 def _read_header(file):
@@ -362,8 +340,6 @@ def _check_arrays(sample):
         raise ShardError("bands is not a list of names")
     for name in _IMAGES:
         image = getattr(sample, name)
-        if image is None and name == "scene":
-            continue
         if image.dtype != np.float32 or image.shape != (n_scenes, n_bands, *sample.noisy.shape[2:]):
             raise ShardError(
                 f"{name} is {image.dtype} {image.shape}: expected float32 of {n_scenes} scenes, {n_bands} "
