@@ -150,14 +150,20 @@ class NoiseModel:
             counts = _poisson_counts(source, self._sky, self._sky_floor, noisy)
             counts -= (self._sky - self._sky_floor).astype(np.float32)
             return np.multiply(counts, self._source_variance, out=noisy)
+        # Hardly ever is a pixel as dark as that, and to look is quicker than to clip.
+        dark = (np.min(image, axis=(-2, -1), keepdims=True) <= 0.9 * self._no_light).any()
+        if dark:
+            image = np.maximum(image, self._no_light, dtype=np.float32, casting="same_kind")
         if self.kind == "sky":
             noisy *= np.sqrt(self._sky_variance)
         else:
             sigma = np.multiply(image, self._source_variance, dtype=np.float32, casting="same_kind")
             sigma += self._sky_variance
-            np.maximum(sigma, np.float32(0.0), out=sigma)
+            if dark:
+                # Rounding takes it below zero.
+                np.maximum(sigma, np.float32(0.0), out=sigma)
             noisy *= np.sqrt(sigma, out=sigma)
-        noisy += np.maximum(image, self._no_light, dtype=np.float32, casting="same_kind")
+        noisy += image
         return noisy
 
 
