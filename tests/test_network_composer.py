@@ -15,9 +15,15 @@ from scipy import stats
 
 from lsst.meas.extensions.vae.errors import ShardError
 from lsst.meas.extensions.vae.network import composer as composer_module
-from lsst.meas.extensions.vae.network.composer import AUGMENTATIONS, SceneComposer, mean_peak, turn
+from lsst.meas.extensions.vae.network.composer import (
+    AUGMENTATIONS,
+    SceneComposer,
+    mean_peak,
+    remove_negative,
+    turn,
+)
 from lsst.meas.extensions.vae.network.windows import Windows, cut_pieces, deal_windows
-from lsst.meas.extensions.vae.simulation.shards import StampSample, pack_profiles
+from lsst.meas.extensions.vae.simulation.shards import StampSample, pack_profiles, unpack_profiles
 from lsst.meas.extensions.vae.survey import get_survey
 
 BANDS = ("g", "r", "i")
@@ -196,6 +202,60 @@ def test_noise_of_adjacent_pixels_is_correlated_as_asked(survey):
     noise = (noisy - clean) / composer.noise[:, None, None]
     for a, b in ((noise[..., 1:], noise[..., :-1]), (noise[..., 1:, :], noise[..., :-1, :])):
         assert np.corrcoef(a.ravel(), b.ravel())[0, 1] == pytest.approx(0.4, abs=0.02)
+
+
+def make_noisy_sample(n=20):
+    """Targets with noise of their own, as galaxies with images have it."""
+    sample = make_sample(n)
+    rng = np.random.default_rng(8)
+    profiles = unpack_profiles(sample.profiles)
+    profiles += rng.normal(0.0, 0.003, profiles.shape).astype(np.float32)
+    sample.profiles = pack_profiles(profiles)
+    return sample
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_scenes_keep_the_negative_pixels_of_their_galaxies(survey, no_noise, isolated):
+    sample = make_noisy_sample()
+    composer = SceneComposer([sample], survey, recompose=False, augment="none", isolated=isolated)
+    noisy, clean = composer.batch(0, 20)
+    images = np.stack([sample.image(i, "target" if isolated else None) for i in range(20)])
+    order = [int(np.argmin(np.abs(images - scene).max(axis=(1, 2, 3)))) for scene in noisy]
+    assert sorted(order) == list(range(20))
+    np.testing.assert_allclose(noisy, images[order], rtol=1e-5, atol=1e-5)
+    assert noisy.min() < -0.1
+    # The network's target has none, but the flux of what is in the scene.
+    targets = np.stack([sample.image(i, "target") for i in order])
+    assert clean.min() == 0
+    np.testing.assert_allclose(clean.sum(axis=(2, 3)), targets.sum(axis=(2, 3)), rtol=1e-4)
+    cut = np.maximum(targets, 0)
+    assert (cut.sum(axis=(2, 3)) > 1.05 * targets.sum(axis=(2, 3))).any()
+    assert np.abs(clean - targets).max() < 0.15 * targets.max()
+
+
+def test_the_mean_of_noisy_scenes_is_the_noiseless_one_with_negative_pixels(survey):
+    sample = make_noisy_sample(1)
+    composer = SceneComposer([sample], survey, augment="none", noise="poisson")
+    # In units of the sky's noise: pixels of -1 sigma and below.
+    sample.fluxes = (sample.fluxes * composer.noise / 0.15).astype(np.float32)
+    image = sample.image(0)
+    noisy = np.concatenate([composer.batch(number, 256)[0] for number in range(8)])
+    z = (noisy.mean(axis=0, dtype=np.float64) - image) / composer.noise[:, None, None] * np.sqrt(len(noisy))
+    negative = image < -0.5 * composer.noise[:, None, None]
+    assert negative.sum() > 20
+    assert abs(z[negative].mean()) < 4 / np.sqrt(negative.sum())
+
+
+def test_the_nearest_image_without_negative_pixels_is_the_one_found_by_hand():
+    image = np.array(
+        [[[5.0, 1.0], [-2.0, 0.5]], [[1.0, -3.0], [0.5, 0.5]], [[4.0, 0.0], [2.0, 1.0]]], np.float32
+    )
+    image[2, 0, 1] = -1e-4
+    remove_negative(image)
+    # 4.5 in all: 0.75 off the first leaves 4.25 and 0.25; nothing left; a ripple, which is cut off.
+    np.testing.assert_allclose(
+        image, [[[4.25, 0.25], [0, 0]], [[0, 0], [0, 0]], [[4, 0], [2, 1]]], rtol=1e-6, atol=0
+    )
 
 
 # -- neighbours --------------------------------------------------------------------

@@ -17,7 +17,9 @@ from lsst.meas.extensions.vae.galaxies import synthetic_galaxies
 from lsst.meas.extensions.vae.network.composer import SceneComposer
 from lsst.meas.extensions.vae.network.settings import TrainingSettings
 from lsst.meas.extensions.vae.network.validation import ValidationSet
+from lsst.meas.extensions.vae.simulation.noise import NoiseModel
 from lsst.meas.extensions.vae.simulation.scenes import SceneSettings, simulate_stamps
+from lsst.meas.extensions.vae.simulation.shards import pack_profiles, unpack_profiles
 from lsst.meas.extensions.vae.survey import get_survey
 
 pytest.importorskip("keras")
@@ -177,6 +179,28 @@ def test_validation_measures_each_scene_with_its_own_psf(survey):
     np.testing.assert_array_equal(
         ValidationSet(unknown, survey, 6, **options).psfs[3], band.psf.kernel(band.pixel_scale)
     )
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_validation_keeps_the_negative_pixels_of_scenes_and_the_flux_of_targets(
+    samples, survey, monkeypatch, isolated
+):
+    sample = samples["validation"]
+    profiles = unpack_profiles(sample.profiles)
+    profiles += np.random.default_rng(1).normal(0, 0.003, profiles.shape).astype(np.float32)
+    sample = dataclasses.replace(sample, profiles=pack_profiles(profiles))
+    # No noise but that of the galaxies' own images.
+    monkeypatch.setattr(NoiseModel, "add", lambda self, image, rng: image.copy())
+    scale = np.array([2.0, 5.0])
+    validation = ValidationSet(sample, survey, 8, isolated=isolated, scale=scale, seed=0, kl_weight=0.0)
+    images = np.stack([sample.image(i, "target" if isolated else None) for i in range(8)])
+    np.testing.assert_allclose(
+        np.moveaxis(validation.inputs, -1, 1) * scale[:, None, None], images, rtol=1e-5, atol=1e-3
+    )
+    flux = np.stack([sample.image(i, "target").sum(axis=(1, 2)) for i in range(8)])
+    np.testing.assert_allclose(validation.true_flux, flux[:, 1], rtol=1e-4)
+    assert validation.inputs.min() < 0 and validation.targets.min() == 0
+    np.testing.assert_allclose(validation.targets.sum(axis=(1, 2)) * scale, np.maximum(flux, 0), rtol=1e-4)
 
 
 # -- packages and what stops a training ------------------------------------------

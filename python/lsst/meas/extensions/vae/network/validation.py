@@ -8,6 +8,7 @@ import numpy as np
 
 from ..simulation.metrics import ksb_shear
 from ..simulation.noise import NoiseModel
+from .composer import remove_negative
 
 __all__ = ["ValidationSet", "clipped_slope", "half_width"]
 
@@ -145,7 +146,7 @@ class ValidationSet:
         n = min(n_scenes, sample.n_scenes)
         rng = np.random.default_rng([seed, 1 << 31])
         self.scale, self.kl_weight = np.asarray(scale, dtype=np.float32), kl_weight
-        clean = np.stack([np.maximum(sample.image(i, "target"), 0.0) for i in range(n)])
+        clean = np.stack([sample.image(i, "target") for i in range(n)])
         noisy = clean.copy()
         if not isolated:
             for i in range(n):
@@ -157,11 +158,12 @@ class ValidationSet:
             noise_correlation,
         )
         noisy = model.add(noisy, rng)
+        self.reference = survey.band_names.index(survey.reference_band)
+        self.true_flux = clean[:, self.reference].sum(axis=(1, 2))
+        remove_negative(clean)
         self.inputs = np.ascontiguousarray(np.moveaxis(noisy / self.scale[:, None, None], 1, -1))
         self.targets = np.ascontiguousarray(np.moveaxis(clean / self.scale[:, None, None], 1, -1))
-        self.reference = survey.band_names.index(survey.reference_band)
         self.psfs = _reference_psfs(sample, survey.bands[self.reference], self.reference, n)
-        self.true_flux = clean[:, self.reference].sum(axis=(1, 2))
         self.snr = np.asarray(sample.truth["snr"][:n], dtype=float)
         self.e = np.column_stack([sample.truth["e1"][:n], sample.truth["e2"][:n]]).astype(float)
         self.measured = (self.snr > snr_min) & np.isfinite(self.e).all(axis=1)
