@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..network.validation import half_width
+from ..simulation.statistics import half_width
 
 __all__ = ["SNR_BINS", "ErrorStatistic", "binned_statistics", "error_statistic"]
 

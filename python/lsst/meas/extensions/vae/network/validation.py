@@ -8,67 +8,10 @@ import numpy as np
 
 from ..simulation.metrics import ksb_shear
 from ..simulation.noise import NoiseModel
+from ..simulation.statistics import clipped_slope, half_width, median
 from .composer import remove_negative
 
-__all__ = ["ValidationSet", "clipped_slope", "half_width"]
-
-
-def half_width(values):
-    """Half the distance between the 16th and the 84th percentile.
-
-    Parameters
-    ----------
-    values : array-like
-        Values; NaN are left out.
-
-    Returns
-    -------
-    width : `float`
-        NaN if no value is finite.
-    """
-    values = np.asarray(values)
-    values = values[np.isfinite(values)]
-    return float(np.diff(np.percentile(values, [16, 84]))[0] / 2) if values.size else float("nan")
-
-
-def _median(values):
-    values = values[np.isfinite(values)]
-    return float(np.median(values)) if values.size else float("nan")
-
-
-def clipped_slope(x, y, clip=3.0, rounds=10):
-    """Slope of a straight line fitted with outliers clipped.
-
-    The plain slope of measured against true ellipticity is driven by a few
-    failed measurements, so alpha is reported from this one first.
-
-    Parameters
-    ----------
-    x, y : array-like
-        Abscissae and ordinates; pairs with NaN are left out.
-    clip : `float`, optional
-        Residuals beyond so many standard deviations are left out.
-    rounds : `int`, optional
-        Most rounds of clipping.
-
-    Returns
-    -------
-    slope : `float`
-        NaN with fewer than three points.
-    """
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    keep = np.isfinite(x) & np.isfinite(y)
-    for _ in range(rounds):
-        if keep.sum() < 3:
-            return float("nan")
-        slope, intercept = np.polyfit(x[keep], y[keep], 1)
-        residual = y - slope * x - intercept
-        with np.errstate(invalid="ignore"):
-            new = np.isfinite(residual) & (np.abs(residual) <= clip * np.std(residual[keep]))
-        if (new == keep).all():
-            break
-        keep = new
-    return float(slope)
+__all__ = ["ValidationSet"]
 
 
 def _reference_psfs(sample, band, number, n):
@@ -225,12 +168,12 @@ class ValidationSet:
         return {
             "measured": int(good.sum()),
             "failures": int((good & ~np.isfinite(size)).sum()),
-            "e_median": _median(size[good]),
+            "e_median": median(size[good]),
             "e_half_width": half_width(size[good]),
             "e_half_width_snr50": half_width(size[bright]),
             "e1_half_width": half_width((e - self.e)[good, 0]),
             "alpha_1": clipped_slope(self.e[good, 0], e[good, 0]) - 1,
             "alpha_2": clipped_slope(self.e[good, 1], e[good, 1]) - 1,
-            "mag_median": _median(magnitude[good]),
+            "mag_median": median(magnitude[good]),
             "mag_half_width": half_width(magnitude[good]),
         }
