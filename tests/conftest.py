@@ -6,8 +6,11 @@
 the user's own set-up.
 """
 
+import logging
 import os
 from pathlib import Path
+
+import pytest
 
 PYTHON = str(Path(__file__).resolve().parents[1] / "python")
 
@@ -17,3 +20,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (PYTHON, os.environ.get("P
 os.environ.pop("MEAS_EXTENSIONS_VAE_DIR", None)
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(autouse=True)
+def log_levels_as_they_were():
+    """Commands that tests run in this process set levels of the stack's logs, for no other test."""
+    yield
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.partition(".")[0] == "lsst" and isinstance(logger, logging.Logger):
+            logger.setLevel(logging.NOTSET)
