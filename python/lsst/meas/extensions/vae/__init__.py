@@ -15,6 +15,8 @@ from .version import __version__
 _HOMES = {
     "DeblendVaeConfig": "deblendVaeTask",
     "DeblendVaeTask": "deblendVaeTask",
+    "EvaluateDeblendersConfig": "evaluateDeblendersTask",
+    "EvaluateDeblendersTask": "evaluateDeblendersTask",
     "MeasureShapesConfig": "measureShapesTask",
     "MeasureShapesTask": "measureShapesTask",
     "ModelPackage": "network.package",

@@ -46,6 +46,8 @@ DATASET_TYPES = {
     "vae_objectParents": (SHARD, "VaeSourceCatalog"),
     "vae_modelData": (SHARD, "VaeModelData"),
     "vae_shapes": (SHARD, "ArrowAstropy"),
+    "vae_stampErrors": (("skymap",), "ArrowAstropy"),
+    "vae_stampSummary": (("skymap",), "ArrowAstropy"),
 }
 """Dimensions and storage class of each dataset type, by name."""
 
