@@ -3,7 +3,7 @@
 config.encoderInit = "prior"
 config.training.batchSize = 128
 config.training.stepsPerEpoch = 200
-config.training.epochs = 120
+config.training.epochs = 28
 config.training.warmupSteps = 500
 config.training.validationScenes = 2000
 config.training.validationEvery = 5

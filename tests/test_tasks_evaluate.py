@@ -252,3 +252,27 @@ def test_a_network_of_fewer_bands_is_evaluated_in_those(samples):
 def test_settings_that_contradict_each_other_are_refused(settings, words):
     with pytest.raises(VaeError, match=words):
         EvaluateDeblendersConfig(**settings).validate()
+
+
+def test_a_released_package_carries_the_errors_measured_for_it_and_no_other(repo, tmp_path, package, capsys):
+    from lsst.meas.extensions.vae.releaseModel import main as release
+
+    assert evaluate(repo, "useTrainedModel=True", output="forRelease") == 0
+    path = tmp_path / "mine.vae.zip"
+    command = [str(repo), "--campaign", "toy", "-i", "forRelease", "--output", str(path)]
+    assert release(command) == 0
+    released, summary = ModelPackage.load(path), read(repo, "vae_stampSummary", "forRelease")
+    assert released.name == "mine"
+    assert set(released.parts) == set(package.parts)
+    measured = released.card["measured"]
+    assert [row["method"] for row in measured] == list(summary["method"])
+    everyone = [row for row in measured if row["by"] == "all" and row["method"] == "deblender"]
+    (truth,) = [row for row in summary if row["by"] == "all" and row["method"] == "deblender"]
+    assert everyone[0]["number"] == truth["number"]
+    assert everyone[0]["e_half_width"] == pytest.approx(truth["e_half_width"], rel=1e-3)
+
+    capsys.readouterr()
+    assert release([*command[:-1], str(tmp_path / "mine.zip")]) == 2
+    assert "ends in .vae.zip" in capsys.readouterr().err
+    assert release([*command[:-3], "toy-blended", *command[-2:]]) == 2
+    assert "has no vae_trainedPackage" in capsys.readouterr().err
