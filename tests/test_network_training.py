@@ -15,6 +15,7 @@ import pytest
 from lsst.meas.extensions.vae.errors import TrainingError
 from lsst.meas.extensions.vae.galaxies import synthetic_galaxies
 from lsst.meas.extensions.vae.network.composer import SceneComposer
+from lsst.meas.extensions.vae.network.package import ModelPackage
 from lsst.meas.extensions.vae.network.settings import TrainingSettings
 from lsst.meas.extensions.vae.network.validation import ValidationSet
 from lsst.meas.extensions.vae.simulation.noise import NoiseModel
@@ -339,3 +340,30 @@ def test_the_train_command_tells_bad_input_in_one_line(tmp_path):
     assert result.returncode == 2
     lines = [line for line in result.stderr.splitlines() if line.startswith("train: error:")]
     assert len(lines) == 1 and "Traceback" not in result.stderr
+
+
+def test_training_starts_from_the_weights_of_a_package_and_says_so(samples, survey, prior, tmp_path):
+    from lsst.meas.extensions.vae.network.training import train
+
+    # A rate this small leaves the weights where they started.
+    settings = TrainingSettings(**{**SETTINGS, "learning_rate": 1e-12, "epochs": 1})
+    common = ([samples["train"]], samples["validation"], survey, settings)
+    further = train("prior", *common, tmp_path / "prior", start=prior)
+    for part in ("prior_encoder", "decoder"):
+        for name, weights in prior.part(part).items():
+            np.testing.assert_allclose(further.part(part)[name], weights, atol=1e-6, err_msg=name)
+    told = further.card["training"]["prior"]["started_from"]
+    assert told["sha256"] == prior.sha256
+    assert told["samples_seen"] == prior.card["training"]["prior"]["samples_seen"]
+
+    deblender = train("deblender", *common, tmp_path / "first", prior=prior)
+    again = train("deblender", *common, tmp_path / "second", prior=prior, start=deblender)
+    for name, weights in deblender.part("deblender_encoder").items():
+        np.testing.assert_allclose(again.part("deblender_encoder")[name], weights, atol=1e-6, err_msg=name)
+    moved = ModelPackage(
+        prior.card, {**deblender.parts, "decoder": {k: v + 1 for k, v in prior.part("decoder").items()}}
+    )
+    with pytest.raises(TrainingError, match="decoders.*differ"):
+        train("deblender", *common, tmp_path / "third", prior=prior, start=moved)
+    with pytest.raises(TrainingError, match="other weights"):
+        train("prior", *common, tmp_path / "prior")

@@ -60,6 +60,11 @@ class TrainingConfig(Config):
     validationEvery: int = Field(5, ge=1, description="Epochs between measurements of shapes and magnitudes.")
     maxSeconds: float = Field(0.0, ge=0, description="Stop after so long [s], saving all; 0 for no limit.")
     collapseEpochs: int = Field(5, ge=1, description="From this epoch on, look for posterior collapse.")
+    startFrom: str | None = Field(
+        None,
+        description="Model package (shipped name or *.vae.zip) whose weights the stage starts from: to train "
+        "it further, or on other scenes.",
+    )
     seed: int = Field(0, ge=0, description="Seed of weights, batches and latent draws.")
     workers: int = Field(1, ge=1, le=64, description="Threads that compose batches.")
     windowMegabytes: int = Field(
@@ -234,7 +239,10 @@ def runTraining(task, stage, train, validation, settings, prior=None, normalisat
     from .survey import get_survey
 
     load_keras()
+    from .network.shipped import load_package
     from .network.training import train as trainNetwork
+
+    start = load_package(task.settings.training.startFrom) if task.settings.training.startFrom else None
 
     survey = get_survey(validation.survey, validation.bands)
     free = ("epochs", "workers", "max_seconds", "patience", "validation_every")
@@ -245,6 +253,8 @@ def runTraining(task, stage, train, validation, settings, prior=None, normalisat
         "normalisation": normalisation.describe() if normalisation else None,
         "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k not in free},
     }
+    if start:
+        rules["start"] = start.sha256
     digest = hashlib.sha256(json.dumps(rules, sort_keys=True, default=str).encode()).hexdigest()[:12]
     directory = Path(task.settings.training.directory) / f"{survey.name}-{stage}-{digest}"
     task.log.info("Checkpoints and logs go to %s", directory)
@@ -258,6 +268,7 @@ def runTraining(task, stage, train, validation, settings, prior=None, normalisat
         directory,
         prior=prior,
         normalisation_sample=normalisation,
+        start=start,
     )
     stageCard = package.card["training"][stage]
     task.metadata["samplesSeen"] = stageCard["samples_seen"]

@@ -28,6 +28,7 @@ def _parser(settings_class):
         "--directory", default="runs/train", help="checkpoints, history and logs (default %(default)s)"
     )
     parser.add_argument("--prior", metavar="PACKAGE", help="package of the prior stage, for the deblender")
+    parser.add_argument("--start", metavar="PACKAGE", help="package whose weights the stage starts from")
     parser.add_argument(
         "--output", metavar="PACKAGE", help="package to write (default DIRECTORY/STAGE.vae.zip)"
     )
@@ -82,7 +83,7 @@ def _run(args, settings):
     from ..survey import get_survey
     from .package import ModelPackage
 
-    prior = ModelPackage.load(args.prior) if args.prior else None
+    prior, start = (ModelPackage.load(path) if path else None for path in (args.prior, args.start))
     samples = [StampSample.open(path) for path in args.train]
     validation = StampSample.concatenate([StampSample.read(path) for path in args.validation])
     survey = get_survey(samples[0].survey, samples[0].bands)
@@ -99,6 +100,7 @@ def _run(args, settings):
         settings,
         args.directory,
         prior=prior,
+        start=start,
         normalisation_sample=StampSample.open(args.normalisation_sample)
         if args.normalisation_sample
         else None,

@@ -212,9 +212,20 @@ class _Trainer:
     """One stage of training; see `train`."""
 
     def __init__(
-        self, stage, samples, validation, survey, settings, directory, prior, on_epoch, normalisation_sample
+        self,
+        stage,
+        samples,
+        validation,
+        survey,
+        settings,
+        directory,
+        prior,
+        on_epoch,
+        normalisation_sample,
+        start,
     ):
         self.stage, self.settings, self.survey, self.prior = stage, settings, survey, prior
+        self.start = start
         self.samples, self.on_epoch = list(samples), on_epoch
         self.directory = Path(directory)
         self.checkpoint = _Checkpoint(self.directory / f"{stage}.checkpoint.safetensors")
@@ -232,7 +243,11 @@ class _Trainer:
             seed=settings.seed,
         )
         self.normalisation_sample = None
-        if prior is None:
+        for package in (prior, start):
+            if package is not None:
+                self._check_package(package, size)
+        origin = start if prior is None else prior
+        if origin is None:
             self.architecture = make_architecture(
                 settings.architecture, n_bands, size, settings.latent_dim, survey=survey
             )
@@ -243,8 +258,7 @@ class _Trainer:
                 scale = peaks / self.architecture.beta
                 self.normalisation["scale"] = [float(v) for v in scale]
         else:
-            self._check_prior(prior, size)
-            card = prior.card
+            card = origin.card
             self.architecture = make_architecture(
                 card["architecture"]["name"],
                 n_bands,
@@ -270,6 +284,7 @@ class _Trainer:
         self.state = {
             "samples": _jsonable([s.describe() for s in (*self.samples, validation, *measured)]),
             "stage": stage,
+            "start": start.sha256 if start is not None else None,
             "settings": asdict(settings),
             "epoch": 0,
             "seconds": 0.0,
@@ -278,8 +293,8 @@ class _Trainer:
             "best_epoch": -1,
         }
 
-    def _check_prior(self, prior, size):
-        card = prior.card
+    def _check_package(self, package, size):
+        card = package.card
         for what, found, expected in (
             ("survey", self.survey.name, card["survey"]),
             ("bands", list(self.survey.band_names), list(card["bands"])),
@@ -287,7 +302,7 @@ class _Trainer:
         ):
             if found != expected:
                 raise TrainingError(
-                    f"the sample's {what} is {found!r}, the prior {prior.name!r} has {expected!r}: "
+                    f"the sample's {what} is {found!r}, the package {package.name!r} has {expected!r}: "
                     "train the prior and the deblender on samples of one survey"
                 )
 
@@ -304,8 +319,13 @@ class _Trainer:
             if self.stage == "deblender":
                 set_weights(decoder, self.prior.part("decoder"), f"prior {self.prior.name}")
                 decoder.trainable = not settings.freeze_decoder
-                if settings.encoder_init == "prior":
+                if self.start is not None:
+                    set_weights(encoder, self.start.part("deblender_encoder"), self.start.name)
+                elif settings.encoder_init == "prior":
                     set_weights(encoder, self.prior.part("prior_encoder"), f"prior {self.prior.name}")
+            elif self.start is not None:
+                set_weights(encoder, self.start.part("prior_encoder"), self.start.name)
+                set_weights(decoder, self.start.part("decoder"), self.start.name)
             self.model = _VariationalModel(self.architecture, encoder, decoder, settings)
         finally:
             keras.config.set_dtype_policy(policy)
@@ -404,6 +424,14 @@ class _Trainer:
             },
             "validation": measured[-1] if measured else {},
         }
+        if self.start is not None:
+            earlier = self.start.card["training"].get(self.stage, {})
+            stage_card["started_from"] = {
+                "name": self.start.name,
+                "sha256": self.start.sha256,
+                "samples_seen": earlier.get("samples_seen", 0)
+                + earlier.get("started_from", {}).get("samples_seen", 0),
+            }
         if self.normalisation_sample is not None:
             stage_card["normalisation_sample"] = self.normalisation_sample.describe()
         encoder, decoder = get_weights(self.model.encoder), get_weights(self.model.decoder)
@@ -444,6 +472,7 @@ def train(
     prior=None,
     on_epoch=None,
     normalisation_sample=None,
+    start=None,
 ):
     """Train one stage, resuming from the checkpoint in ``directory`` if any.
 
@@ -472,6 +501,10 @@ def train(
         that have a fixed scale (Arcelin et al. 2020, section 2.3); the
         training samples by default.  It may be of the test split, which the
         published code takes; nothing else of it is used.
+    start : `ModelPackage`, optional
+        Package whose weights the stage starts from, to train it further or on
+        other scenes. The prior stage takes its architecture and normalisation
+        too; the deblender stage its ``deblender_encoder``.
 
     Returns
     -------
@@ -496,9 +529,20 @@ def train(
     _check_samples(stage, samples, validation, survey, settings)
     if normalisation_sample is not None:
         _check_fit(normalisation_sample, survey, samples[0])
+    if stage == "deblender" and start is not None and settings.freeze_decoder:
+        _check_decoders(prior, start)
     return _Trainer(
-        stage, samples, validation, survey, settings, directory, prior, on_epoch, normalisation_sample
+        stage, samples, validation, survey, settings, directory, prior, on_epoch, normalisation_sample, start
     ).run()
+
+
+def _check_decoders(prior, start):
+    ours, theirs = prior.part("decoder"), start.part("decoder")
+    if set(ours) != set(theirs) or not all(np.array_equal(ours[name], theirs[name]) for name in ours):
+        raise TrainingError(
+            f"the decoders of the prior {prior.name!r} and of {start.name!r}, whose weights the training "
+            "would start from, differ: give the prior that it was trained with"
+        )
 
 
 def _check_samples(stage, samples, validation, survey, settings):
@@ -540,6 +584,11 @@ def _same_settings(found, wanted, path):
                 f"checkpoint {path} was trained with {key}={found['settings'].get(key)!r}, now "
                 f"{key}={value!r}: use the old value, another directory, or delete it"
             )
+    if found.get("start") != wanted.get("start"):
+        raise TrainingError(
+            f"checkpoint {path} was started from other weights: start from the same, use another directory, "
+            "or delete it"
+        )
     if found["samples"] != wanted["samples"]:
         raise TrainingError(
             f"checkpoint {path} was trained on other samples: give the same ones, another directory, or "
