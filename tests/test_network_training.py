@@ -230,15 +230,15 @@ def test_a_collapsed_posterior_is_detected_and_told(samples, survey, tmp_path):
 
 
 def test_a_checkpoint_of_other_settings_or_samples_is_not_continued():
-    from lsst.meas.extensions.vae.network.training import _same_settings
+    from lsst.meas.extensions.vae.network.checkpoint import check_same_training
 
     wanted = {"settings": {**SETTINGS, "seed": 0}, "samples": [{"seed": 1}]}
-    _same_settings({**wanted, "settings": {**wanted["settings"], "epochs": 99}}, wanted, "x")
+    check_same_training({**wanted, "settings": {**wanted["settings"], "epochs": 99}}, wanted, "x")
     for change in ({"learning_rate": 0.5}, {"seed": 9}):
         with pytest.raises(TrainingError, match=f"was trained with {next(iter(change))}"):
-            _same_settings({**wanted, "settings": {**wanted["settings"], **change}}, wanted, "x")
+            check_same_training({**wanted, "settings": {**wanted["settings"], **change}}, wanted, "x")
     with pytest.raises(TrainingError, match="trained on other samples"):
-        _same_settings({**wanted, "samples": [{"seed": 2}]}, wanted, "x")
+        check_same_training({**wanted, "samples": [{"seed": 2}]}, wanted, "x")
 
 
 @pytest.mark.parametrize(
