@@ -71,7 +71,7 @@ class Arcelin2020(Architecture):
         return ops.sum(entropy, axis=(1, 2, 3))
 
     def scaled_images(self, output):
-        s = 1.0 / (1.0 + np.exp(-np.asarray(output, dtype=np.float64)))
-        # tanh(arcsinh(y)) = y / sqrt(1 + y^2); float64 keeps s = 1 away.
-        s = np.minimum(s, 1.0 - 1e-9)
-        return np.moveaxis(s / np.sqrt(1.0 - s * s), -1, 1).astype(np.float32)
+        # Where the sigmoid of the logit is tanh(arcsinh(y)), y is
+        # t / sqrt(1 + 2 t), t the logit's exponential: exact in float32 too.
+        t = np.exp(np.minimum(np.asarray(output, dtype=np.float32), np.float32(20.7)))
+        return np.ascontiguousarray(np.moveaxis(t / np.sqrt(1 + 2 * t), -1, 1))
