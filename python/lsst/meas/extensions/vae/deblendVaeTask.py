@@ -7,6 +7,7 @@
 __all__ = ["DeblendVaeConfig", "DeblendVaeTask"]
 
 import time
+from typing import Literal
 
 import numpy as np
 
@@ -48,6 +49,11 @@ class DeblendVaeConfig(Config):
         "in the very corner of an image has a quarter.",
     )
     batchSize: int = Field(256, ge=1, le=65_536, description="Stamps that go through the network together.")
+    engine: Literal["auto", "keras", "openvino"] = Field(
+        "auto",
+        description="What runs the network: auto takes openvino where it is installed and there is no GPU, "
+        "keras otherwise.",
+    )
     referenceBand: str = Field("r", description="Band of the single-band columns; the first if it is absent.")
     pixelScaleTolerance: float = Field(
         0.01, gt=0, description="Largest relative difference of the pixel scale."
@@ -166,7 +172,11 @@ class DeblendVaeTask(VaeTask):
         from .network.model import Network
 
         if package.sha256 != self._packageSha:
-            self._network, self._packageSha = Network(package), package.sha256
+            self._network, self._packageSha = (
+                Network(package, engine=self.settings.engine),
+                package.sha256,
+            )
+            self.log.info("Network %s runs on %s", package.name, self._network.engine.name)
 
     @property
     def network(self):

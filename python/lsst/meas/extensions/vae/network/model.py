@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import ImageError, ModelPackageError
 from .architecture import make_architecture
 from .backend import load_keras
+from .engines import check_engine, make_engine
 from .package import ModelPackage
 
 __all__ = ["Network", "get_weights", "set_weights"]
@@ -75,9 +76,18 @@ class Network:
         The package.
     encoder : {"deblender_encoder", "prior_encoder"}, optional
         Which encoder to put before the decoder.
+    engine : {"auto", "keras", "openvino"}, optional
+        What runs the network; see `make_engine`.
+
+    Raises
+    ------
+    ModelPackageError
+        Raised if the package does not fit its own card, or the engine is
+        unknown, not installed or unable to run the network.
     """
 
-    def __init__(self, package: ModelPackage, encoder="deblender_encoder"):
+    def __init__(self, package: ModelPackage, encoder="deblender_encoder", engine="auto"):
+        check_engine(engine)
         keras = load_keras()
         card = package.card
         self.package = package
@@ -105,7 +115,7 @@ class Network:
             keras.config.set_dtype_policy(policy)
         set_weights(self.encoder, package.part(encoder), f"{package.name}, {encoder}")
         set_weights(self.decoder, package.part("decoder"), f"{package.name}, decoder")
-        self._encode, self._decode = _compile(self.encoder), _compile(self.decoder)
+        self.engine = make_engine(engine, self.encoder, self.decoder)
 
     @property
     def bands(self):
@@ -161,13 +171,11 @@ class Network:
         if len(images) == 0:
             return (np.zeros((0, self.latent_dim), np.float32),) * 2
         scale = self.scale(noise)
-        mean, sigma = _batched(
-            self._encode,
-            batch_size,
-            len(images),
-            lambda part: self.architecture.to_network(images[part], scale[part]),
-        )
-        return np.asarray(mean, dtype=np.float32), np.asarray(sigma, dtype=np.float32)
+        mean, sigma = np.empty((2, len(images), self.latent_dim), np.float32)
+        for part in _batches(len(images), batch_size):
+            scaled = images[part] / scale[part][:, :, None, None]
+            mean[part], sigma[part] = self.engine.encode(scaled, batch_size)
+        return mean, sigma
 
     def decode(self, latents, noise, batch_size=256):
         """Images of galaxies from their latents.
@@ -192,9 +200,8 @@ class Network:
             return np.zeros((0, n_bands, size, size), np.float32)
         scale = self.scale(np.broadcast_to(np.asarray(noise, dtype=np.float32), (len(latents), n_bands)))
         images = np.empty((len(latents), n_bands, size, size), np.float32)
-        for start in range(0, len(latents), batch_size):
-            part = slice(start, start + batch_size)
-            output = _batched(self._decode, batch_size, len(latents[part]), lambda p, s=part: latents[s][p])
+        for part in _batches(len(latents), batch_size):
+            output = self.engine.decode(latents[part], batch_size)
             images[part] = self.architecture.scaled_images(output) * scale[part][:, :, None, None]
         return images
 
@@ -212,40 +219,5 @@ class Network:
         return self.decode(mean, noise, batch_size), mean, sigma
 
 
-def _batched(run, batch_size, n, get):
-    """Run a compiled model over batches padded to few distinct sizes.
-
-    A compiled model is traced once a batch shape, so odd remainders are
-    padded to a power of two.
-    """
-    import keras
-
-    pieces = []
-    for start in range(0, n, batch_size):
-        part = slice(start, min(start + batch_size, n))
-        inputs = get(part)
-        count = len(inputs)
-        padded = min(batch_size, 1 << (count - 1).bit_length())
-        if padded > count:
-            inputs = np.concatenate([inputs, np.repeat(inputs[-1:], padded - count, axis=0)])
-        output = run(inputs)
-        pieces.append(keras.tree.map_structure(lambda t, c=count: np.asarray(t)[:c], output))
-    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *pieces)
-
-
-def _compile(model):
-    """Make a fast inference function of a Keras model, on either backend."""
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(lambda x: model(x, training=False), reduce_retracing=False)
-    if keras.backend.backend() == "jax":
-        import jax
-
-        trainable = [v.value for v in model.trainable_variables]
-        fixed = [v.value for v in model.non_trainable_variables]
-        run = jax.jit(lambda t, f, x: model.stateless_call(t, f, x, training=False)[0])
-        return lambda x: run(trainable, fixed, x)
-    return lambda x: model(x, training=False)
+def _batches(n, batch_size):
+    return (slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size))

@@ -1,0 +1,166 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Engines: all give the same images, and a missing one is told or replaced."""
+
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras")
+
+from lsst.meas.extensions.vae.errors import ModelPackageError  # noqa: E402
+from lsst.meas.extensions.vae.network import engines  # noqa: E402
+from lsst.meas.extensions.vae.network.architecture import architecture_names, make_architecture  # noqa: E402
+from lsst.meas.extensions.vae.network.model import Network, get_weights  # noqa: E402
+from lsst.meas.extensions.vae.network.package import ModelPackage  # noqa: E402
+from lsst.meas.extensions.vae.network.shipped import load_package  # noqa: E402
+
+SMALL = {
+    "factorised": {"filters": (8, 12, 16, 20), "hidden": 32},
+    "morphology": {"groups": (0, 1), "crop": 32},
+}
+
+
+@pytest.fixture
+def no_openvino(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+
+
+def make_package(name, bands=("g", "r")):
+    """A package whose every weight is drawn at random, biases and all."""
+    architecture = make_architecture(name, len(bands), 32, 4, **SMALL.get(name, {}))
+    rng = np.random.default_rng(7)
+    parts = {}
+    for part, model in (
+        ("deblender_encoder", architecture.build_encoder()),
+        ("decoder", architecture.build_decoder()),
+    ):
+        parts[part] = {
+            key: (np.abs(value) + rng.uniform(0, 0.2, value.shape)).astype("f4")
+            if key.endswith("variance")
+            else (value + 0.05 * rng.standard_normal(value.shape)).astype("f4")
+            for key, value in get_weights(model).items()
+        }
+    card = {
+        "name": f"toy {name}",
+        "architecture": {"name": name, "options": SMALL.get(name, {})},
+        "survey": "lsst10yr",
+        "bands": list(bands),
+        "pixel_scale": [0.2] * 2,
+        "psf": [{"kind": "gaussian", "fwhm": 0.7, "beta": None}] * 2,
+        "stamp_size": 32,
+        "latent_dim": 4,
+        "normalisation": {"kind": architecture.normalisation, "scale": [2.0, 3.0]},
+    }
+    return ModelPackage(card, parts)
+
+
+def test_an_unknown_engine_is_named_with_those_that_are_installed():
+    with pytest.raises(ModelPackageError, match="unknown engine 'tensorrt'.*installed here: .*keras"):
+        Network(make_package("factorised"), engine="tensorrt")
+
+
+def test_without_openvino_auto_takes_keras_and_asking_for_it_tells_how_to_install_it(no_openvino):
+    package = make_package("factorised")
+    assert engines.installed_engines() == ("keras",)
+    assert Network(package).engine.name == "keras"
+    with pytest.raises(ModelPackageError, match=r"not installed.*meas-extensions-vae\[openvino\].*'keras'"):
+        Network(package, engine="openvino")
+
+
+def test_auto_goes_on_with_keras_where_openvino_fails(monkeypatch, caplog):
+    def fails(encoder, decoder):
+        raise ModelPackageError("no such layer")
+
+    monkeypatch.setattr(engines, "_has_openvino", lambda: True)
+    monkeypatch.setattr(engines, "OpenVinoEngine", fails)
+    with caplog.at_level("WARNING"):
+        assert Network(make_package("factorised")).engine.name == "keras"
+    assert "no such layer" in caplog.text
+
+
+def test_auto_leaves_a_gpu_to_keras(monkeypatch):
+    monkeypatch.setattr(engines, "_has_openvino", lambda: True)
+    monkeypatch.setattr(engines, "_has_gpu", lambda: True)
+    assert Network(make_package("factorised")).engine.name == "keras"
+
+
+def test_an_answer_does_not_depend_on_the_batch():
+    network = Network(make_package("morphology"))
+    rng = np.random.default_rng(2)
+    stamps = rng.normal(0, 3, (21, 2, 32, 32)).astype("f4")
+    noise = rng.uniform(1, 2, (21, 2))
+    whole = network.deblend(stamps, noise)
+    for single in (
+        network.deblend(stamps, noise, batch_size=5),
+        [np.concatenate(a) for a in zip(*(network.deblend(stamps[i : i + 1], noise[i]) for i in range(21)))],
+    ):
+        for a, b in zip(whole, single):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(a).max())
+
+
+@pytest.mark.parametrize("name", architecture_names())
+def test_openvino_gives_what_keras_gives(name):
+    pytest.importorskip("openvino")
+    package = make_package(name)
+    ours, theirs = Network(package, engine="openvino"), Network(package, engine="keras")
+    assert Network(package).engine.name == "openvino" or engines._has_gpu()
+    rng = np.random.default_rng(3)
+    stamps = rng.normal(0, 20, (19, 2, 32, 32)).astype("f4")
+    for a, b in zip(ours.deblend(stamps, [1.0, 2.0]), theirs.deblend(stamps, [1.0, 2.0])):
+        assert a.shape == b.shape and a.dtype == b.dtype == np.float32
+        np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max())
+
+
+def test_openvinos_galaxies_are_keras_to_a_thousandth_in_shape_and_magnitude():
+    pytest.importorskip("openvino")
+    from lsst.meas.extensions.vae.galaxies import synthetic_galaxies
+    from lsst.meas.extensions.vae.simulation.metrics import ksb_shear
+    from lsst.meas.extensions.vae.simulation.scenes import SceneSettings, simulate_stamps
+    from lsst.meas.extensions.vae.survey import get_survey
+
+    survey, package = get_survey("lsst10yr"), load_package("lsst10yr-ugrizy")
+    scenes = SceneSettings(placement="field", mag_limit=None, target_snr_min=10.0)
+    sample = simulate_stamps(synthetic_galaxies(2000, seed=3), survey, scenes, 40, seed=11, split="test")
+    noise = np.array(package.card["noise"], "f4")
+    stamps = np.stack([sample.image(i) for i in range(40)])
+    stamps += noise[:, None, None] * np.random.default_rng(5).standard_normal(stamps.shape)
+    r, psf = survey.band_names.index("r"), survey["r"].psf.kernel(0.2)
+    flux, shape = [], []
+    for engine in ("keras", "openvino"):
+        models = Network(package, engine=engine).deblend(stamps, noise)[0]
+        flux.append(models.sum(axis=(2, 3)))
+        shape.append([ksb_shear(model[r], psf)[:2] for model in models])
+    assert (flux[0][:, r] > 0).all() and np.isfinite(shape).all()
+    bright = flux[0] > 0
+    assert np.abs(2.5 * np.log10(flux[1][bright] / flux[0][bright])).max() < 1e-3
+    assert np.abs(np.subtract(*shape)).max() < 1e-3
+
+
+def test_a_layer_that_openvino_would_get_wrong_is_refused():
+    pytest.importorskip("openvino")
+    import keras
+
+    from lsst.meas.extensions.vae.network.openvino_engine import build_graph
+
+    inputs = keras.Input((8, 8, 2))
+    for odd in (
+        keras.layers.MaxPooling2D(),
+        keras.layers.Conv2D(3, 3),
+        keras.layers.Conv2D(3, 3, padding="same", activation="gelu"),
+    ):
+        with pytest.raises(ModelPackageError, match="use the engine 'keras'"):
+            build_graph(keras.Model(inputs, odd(inputs)), 2)
+
+
+def test_openvinos_results_are_checked_before_they_are_trusted(monkeypatch):
+    pytest.importorskip("openvino")
+    from lsst.meas.extensions.vae.network import openvino_engine
+
+    monkeypatch.setattr(openvino_engine._Builder, "_make_Stretch", lambda self, layer, x: x)
+    with pytest.raises(ModelPackageError, match="differ from Keras's"):
+        Network(make_package("factorised"), engine="openvino")
+    assert Network(make_package("factorised")).engine.name == "keras"
