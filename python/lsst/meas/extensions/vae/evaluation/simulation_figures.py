@@ -17,7 +17,16 @@ import numpy as np
 from ..errors import ImageError
 from .figures import COLOURS, colour_image
 
-__all__ = ["Distribution", "colour_bands", "grouped", "histogram", "panel_grid", "scene_rgb", "subscripted"]
+__all__ = [
+    "Distribution",
+    "colour_bands",
+    "grouped",
+    "histogram",
+    "labelled_ticks",
+    "panel_grid",
+    "scene_rgb",
+    "subscripted",
+]
 
 _SERIES = (COLOURS["vae"], COLOURS["none"])
 _GRI = ("g", "r", "i")
@@ -216,7 +225,7 @@ def histogram(distribution):
         )
     for number, count in enumerate(counts):
         parts.append(_bars(count, edges, px, py, number, len(counts), distribution.scale == "integer"))
-    for tick, text in _abscissa(edges, distribution.scale):
+    for tick, text in labelled_ticks(edges, distribution.scale):
         parts.append(
             f'<line x1="{px(tick):.1f}" x2="{px(tick):.1f}" y1="{py(0):.1f}" y2="{py(0) + 4:.1f}" '
             f'stroke="currentColor"/><text x="{px(tick):.1f}" y="{py(0) + 17:.1f}" '
@@ -332,8 +341,20 @@ def _ticks(low, high, whole=False):
     return [round(k * step, 12) for k in range(first, last + 1)]
 
 
-def _abscissa(edges, scale):
-    """Ticks of the abscissa and their texts."""
+def labelled_ticks(edges, scale):
+    """Ticks of an axis and their texts.
+
+    Parameters
+    ----------
+    edges : sequence of `float`
+        Its ends are those of the axis.
+    scale : `str`
+        "linear", "log" or "integer".
+
+    Returns
+    -------
+    ticks : `list` of (`float`, `str`)
+    """
     low, high = edges[0], edges[-1]
     if scale == "integer":
         step = max(1, round((high - low) / _MAX_TICKS))
