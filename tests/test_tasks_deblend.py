@@ -365,3 +365,17 @@ def test_flux_errors_know_the_neighbours():
     ratio = np.asarray(table["flux_err_r"] / alone)
     # The isolated one's error is its own; the blended ones share pixels.
     assert ratio[0] == pytest.approx(1, rel=0.01) and (ratio[1:] > 1.002).all()
+
+
+def test_the_network_runs_on_the_engine_of_the_config(monkeypatch):
+    from lsst.meas.extensions.vae.network import model
+
+    class Recorded(KnownNetwork):
+        def __init__(self, package, engine):
+            self.engine = type("Engine", (), {"name": engine})
+
+    monkeypatch.setattr(model, "Network", Recorded)
+    task = DeblendVaeTask(config=DeblendVaeConfig(engine="openvino"))
+    assert task.network.engine.name == "openvino"
+    with pytest.raises(ValueError):
+        DeblendVaeConfig(engine="tensorrt")
