@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from .command import runCommand
 from .errors import CatalogError, ModelPackageError, RepositoryError, VaeError
 
 _SURVEY = "lsst10yr"
@@ -70,19 +71,7 @@ def main(argv=None) -> int:
         0 if all went well, 2 for bad input (told in one line), 1 if
         something else failed, 130 on Ctrl-C.
     """
-    parser = makeParser()
-    try:
-        args = parser.parse_args(argv)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    try:
-        return _run(args)
-    except VaeError as error:
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; the same command resumes", file=sys.stderr)
-        return 130
+    return runCommand(makeParser(), _run, argv, "interrupted; the same command resumes")
 
 
 @dataclass

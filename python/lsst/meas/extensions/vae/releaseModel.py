@@ -9,10 +9,10 @@ __all__ = ["main", "makeParser", "measuredErrors"]
 import argparse
 import dataclasses
 import math
-import sys
 from pathlib import Path
 
-from .errors import RepositoryError, VaeError
+from .command import runCommand
+from .errors import RepositoryError
 
 
 def makeParser() -> argparse.ArgumentParser:
@@ -43,18 +43,9 @@ def main(argv=None) -> int:
     Returns
     -------
     code : `int`
-        0 if all went well, 2 for bad input (told in one line).
+        0 if all went well, 2 for bad input (told in one line), 130 on Ctrl-C.
     """
-    parser = makeParser()
-    try:
-        args = parser.parse_args(argv)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    try:
-        return _run(args)
-    except VaeError as error:
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    return runCommand(makeParser(), _run, argv)
 
 
 def measuredErrors(summary) -> list[dict]:

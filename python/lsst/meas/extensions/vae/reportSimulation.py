@@ -13,9 +13,9 @@ __all__ = ["main", "makeParser"]
 import argparse
 import re
 import shlex
-import sys
 from pathlib import Path
 
+from .command import runCommand
 from .errors import RepositoryError, VaeError
 
 _KINDS = {"blended": "vae_blendStamps", "isolated": "vae_isolatedStamps"}
@@ -55,19 +55,7 @@ def main(argv=None) -> int:
     code : `int`
         0 if all went well, 2 for bad input (told in one line), 130 on Ctrl-C.
     """
-    parser = makeParser()
-    try:
-        args = parser.parse_args(argv)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    try:
-        return _run(args)
-    except VaeError as error:
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
-        return 130
+    return runCommand(makeParser(), _run, argv)
 
 
 def _run(args) -> int:

@@ -13,6 +13,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from .command import runCommand
 from .errors import TrainingError, VaeError
 
 
@@ -56,20 +57,9 @@ def main(argv=None) -> int:
     code : `int`
         0 if all went well, 2 for bad input (told in one line), 130 on Ctrl-C.
     """
-    parser = makeParser()
     given = sys.argv[1:] if argv is None else list(argv)
-    try:
-        args = parser.parse_args(given)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    try:
-        return _run(args, shlex.join(["bin/reportTraining.py", *given]))
-    except VaeError as error:
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
-        return 130
+    command = shlex.join(["bin/reportTraining.py", *given])
+    return runCommand(makeParser(), lambda args: _run(args, command), given)
 
 
 def _run(args, command) -> int:
