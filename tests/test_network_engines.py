@@ -140,6 +140,56 @@ def test_openvinos_galaxies_are_keras_to_a_thousandth_in_shape_and_magnitude():
     assert np.abs(np.subtract(*shape)).max() < 1e-3
 
 
+def conditioned_network():
+    """An encoder of two inputs, with every layer such a one may have, and a decoder of three outputs."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(4)
+    image, condition = keras.Input((8, 8, 2), name="image"), keras.Input((5,), name="condition")
+    x = layers.Conv2D(6, 3, padding="same", activation="relu")(image)
+    gain = layers.Dense(6, activation="sigmoid")(layers.Dense(7, activation="silu")(condition))
+    x = layers.Multiply()([x, layers.Reshape((1, 1, 6))(gain)])
+    x = layers.Concatenate()([x, image])
+    x = layers.Concatenate(axis=1)([layers.Reshape((1, 512))(x), layers.Reshape((1, 512))(x)])
+    x = layers.Concatenate()([layers.Flatten()(x), condition])
+    x = layers.Add()([layers.Dense(3, activation="tanh")(x), layers.Dense(3)(condition)])
+    encoder = keras.Model([image, condition], [x, layers.Activation("softplus")(x)])
+    latent = keras.Input((3,))
+    outputs = {"pixels": layers.Reshape((4, 4, 2))(layers.Dense(32)(latent))}
+    outputs |= {name: layers.Dense(4)(latent) for name in ("flux", "noise")}
+    return encoder, keras.Model(latent, outputs)
+
+
+@pytest.mark.parametrize("name", [name for name in engines.ENGINES if name != "auto"])
+def test_an_encoder_may_take_a_condition_and_a_decoder_give_three_things(name):
+    if name not in engines.installed_engines():
+        pytest.skip(f"{name} is not installed")
+    encoder, decoder = conditioned_network()
+    engine = engines.make_engine(name, encoder, decoder)
+    rng = np.random.default_rng(8)
+    images, condition = rng.normal(size=(21, 2, 8, 8)), rng.normal(size=(21, 5))
+    images, condition = images.astype("f4"), condition.astype("f4")
+    # 21 is a whole number of no engine's batches.
+    found = engine.encode(images, 64, condition)
+    expected = encoder([np.moveaxis(images, 1, -1), condition])
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, np.asarray(b), atol=2e-5)
+    found, expected = engine.decode(found[0], 64), decoder(np.asarray(expected[0]))
+    assert set(found) == {"flux", "noise", "pixels"}
+    for key, value in found.items():
+        np.testing.assert_allclose(value, np.asarray(expected[key]), atol=2e-5)
+    for wrong in (None, condition[:, :4], condition[:20]):
+        with pytest.raises(ModelPackageError, match=r"takes a condition of shape \(21, 5\).*given is"):
+            engine.encode(images, 64, wrong)
+
+
+def test_an_encoder_of_images_alone_takes_no_condition():
+    network = Network(make_package("factorised"), engine="keras")
+    with pytest.raises(ModelPackageError, match="takes no condition beside 1 images, given is a condition"):
+        network.engine.encode(np.zeros((1, 2, 32, 32), "f4"), 1, np.zeros((1, 3), "f4"))
+
+
 def test_a_layer_that_openvino_would_get_wrong_is_refused():
     pytest.importorskip("openvino")
     import keras

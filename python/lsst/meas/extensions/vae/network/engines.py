@@ -32,12 +32,22 @@ _log = logging.getLogger(__name__)
 
 
 class Engine(ABC):
-    """An encoder and a decoder, ready to run on arrays."""
+    """An encoder and a decoder, ready to run on arrays.
+
+    Parameters
+    ----------
+    encoder, decoder : `keras.Model`
+        The network. An encoder takes images alone, or images and a vector of
+        conditions, in this order.
+    """
 
     name: str
 
+    def __init__(self, encoder, decoder):
+        self._input_shapes = [tuple(tensor.shape[1:]) for tensor in encoder.inputs]
+
     @abstractmethod
-    def encode(self, images, batch_size):
+    def encode(self, images, batch_size, condition=None):
         """Run the encoder.
 
         Parameters
@@ -46,6 +56,8 @@ class Engine(ABC):
             Scaled images, one batch or less.
         batch_size : `int`
             Most stamps of a batch.
+        condition : `numpy.ndarray`, float32 ``[n, k]``, optional
+            What an encoder of two inputs is told of each stamp.
 
         Returns
         -------
@@ -69,6 +81,16 @@ class Engine(ABC):
             What the decoder gives, for `Architecture.scaled_images`.
         """
 
+    def _inputs(self, images, condition):
+        expected = [(len(images), *shape) for shape in self._input_shapes[1:]]
+        found = [] if condition is None else [np.shape(condition)]
+        if found != expected:
+            raise ModelPackageError(
+                f"the encoder takes {_told(expected)} beside {len(images)} images, given is {_told(found)}: "
+                "give what the network was trained with"
+            )
+        return [images] if condition is None else [images, np.asarray(condition, dtype=np.float32)]
+
 
 class KerasEngine(Engine):
     """Keras's own backend, compiled once a batch shape.
@@ -82,13 +104,15 @@ class KerasEngine(Engine):
     name = "keras"
 
     def __init__(self, encoder, decoder):
+        super().__init__(encoder, decoder)
         self._encode, self._decode = _compile(encoder), _compile(decoder)
 
-    def encode(self, images, batch_size):
-        return _padded(self._encode, np.ascontiguousarray(np.moveaxis(images, 1, -1)), batch_size)
+    def encode(self, images, batch_size, condition=None):
+        images = np.ascontiguousarray(np.moveaxis(images, 1, -1))
+        return _padded(self._encode, self._inputs(images, condition), batch_size)
 
     def decode(self, latents, batch_size):
-        return _padded(self._decode, latents, batch_size)
+        return _padded(self._decode, [latents], batch_size)
 
 
 class OpenVinoEngine(Engine):
@@ -111,6 +135,7 @@ class OpenVinoEngine(Engine):
     name = "openvino"
 
     def __init__(self, encoder, decoder, precision="f32"):
+        super().__init__(encoder, decoder)
         if not _has_openvino():
             raise ModelPackageError(
                 "engine 'openvino' is not installed: pip install 'meas-extensions-vae[openvino]', "
@@ -128,8 +153,8 @@ class OpenVinoEngine(Engine):
         if precision == "f32":
             self._compare(encoder, decoder)
 
-    def encode(self, images, batch_size):
-        return self._encode(images)
+    def encode(self, images, batch_size, condition=None):
+        return self._encode(*self._inputs(images, condition))
 
     def decode(self, latents, batch_size):
         return self._decode(latents)
@@ -139,14 +164,15 @@ class OpenVinoEngine(Engine):
         import keras
 
         rng = np.random.default_rng(0)
-        images = rng.normal(0, 10, (2, *encoder.input.shape[1:])).astype(np.float32)
-        latents = rng.normal(size=(2, *decoder.input.shape[1:])).astype(np.float32)
-        pairs = (
-            (encoder(images, training=False), self._encode(np.ascontiguousarray(np.moveaxis(images, -1, 1)))),
-            (decoder(latents, training=False), self._decode(latents)),
-        )
-        for expected, found in pairs:
-            for a, b in zip(keras.tree.flatten(expected), keras.tree.flatten(found)):
+        for model, run in ((encoder, self._encode), (decoder, self._decode)):
+            inputs, ours = [], []
+            for tensor in model.inputs:
+                image = len(tensor.shape) == 4
+                x = rng.normal(0, 10 if image else 1, (2, *tensor.shape[1:])).astype(np.float32)
+                inputs.append(x)
+                ours.append(np.moveaxis(x, -1, 1) if image else x)
+            expected = model(_packed(inputs), training=False)
+            for a, b in zip(keras.tree.flatten(expected), keras.tree.flatten(run(*ours))):
                 a = np.asarray(a)
                 error = np.abs(a - b).max() / max(np.abs(a).max(), 1e-3)
                 if not error < 1e-4:
@@ -236,6 +262,15 @@ def _has_gpu():
     return False
 
 
+def _told(shapes):
+    return " and ".join(f"a condition of shape {shape}" for shape in shapes) or "no condition"
+
+
+def _packed(inputs):
+    """Inputs as Keras wants them: one tensor or a list."""
+    return inputs[0] if len(inputs) == 1 else list(inputs)
+
+
 def _padded(run, inputs, batch_size):
     """Run a compiled model on a batch padded to one of few sizes.
 
@@ -244,11 +279,11 @@ def _padded(run, inputs, batch_size):
     """
     import keras
 
-    count = len(inputs)
+    count = len(inputs[0])
     padded = min(batch_size, 1 << (count - 1).bit_length())
     if padded > count:
-        inputs = np.concatenate([inputs, np.repeat(inputs[-1:], padded - count, axis=0)])
-    return keras.tree.map_structure(lambda t: np.asarray(t, dtype=np.float32)[:count], run(inputs))
+        inputs = [np.concatenate([x, np.repeat(x[-1:], padded - count, axis=0)]) for x in inputs]
+    return keras.tree.map_structure(lambda t: np.asarray(t, dtype=np.float32)[:count], run(*inputs))
 
 
 def _compile(model):
@@ -258,12 +293,12 @@ def _compile(model):
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(lambda x: model(x, training=False), reduce_retracing=False)
+        return tf.function(lambda *x: model(_packed(x), training=False), reduce_retracing=False)
     if keras.backend.backend() == "jax":
         import jax
 
         trainable = [v.value for v in model.trainable_variables]
         fixed = [v.value for v in model.non_trainable_variables]
-        run = jax.jit(lambda t, f, x: model.stateless_call(t, f, x, training=False)[0])
-        return lambda x: run(trainable, fixed, x)
-    return lambda x: model(x, training=False)
+        run = jax.jit(lambda t, f, x: model.stateless_call(t, f, _packed(x), training=False)[0])
+        return lambda *x: run(trainable, fixed, x)
+    return lambda *x: model(_packed(x), training=False)
