@@ -72,7 +72,9 @@ class Morphology(Architecture):
 
     @classmethod
     def survey_options(cls, survey):
-        return {"groups": tuple(int(kind) for kind in survey.band_profile)}
+        groups = tuple(int(kind) for kind in survey.band_profile)
+        # Half as wide with more maps than one: files of weights stay below 16 MiB.
+        return {"groups": groups, "wide": cls.default_options["wide"] // (2 if max(groups) else 1)}
 
     def build_encoder(self, name="encoder"):
         size, filters = self.stamp_size, self.options["filters"]
