@@ -78,26 +78,22 @@ def test_a_prior_has_its_two_parts_and_a_card_that_tells_how_it_was_trained(prio
     assert prior.card["training"]["prior"]["samples"][0]["split"] == "train"
 
 
-def test_a_training_that_is_cut_off_resumes_to_the_same_weights(prior, samples, survey, tmp_path):
+@pytest.mark.parametrize("change", [{}, {"ema": 0.9, "schedule": "constant"}])
+def test_a_training_that_is_cut_off_resumes_to_the_same_weights(change, prior, samples, survey, tmp_path):
     from lsst.meas.extensions.vae.network.training import train
 
     def stop(row):
         if row["epoch"] == 0:
             raise KeyboardInterrupt
 
-    arguments = (
-        "prior",
-        [samples["train"]],
-        samples["validation"],
-        survey,
-        TrainingSettings(**SETTINGS),
-        tmp_path,
-    )
+    settings = TrainingSettings(**{**SETTINGS, **change})
+    arguments = ("prior", [samples["train"]], samples["validation"], survey, settings)
     with pytest.raises(KeyboardInterrupt):
-        train(*arguments, on_epoch=stop)
-    resumed = train(*arguments)
-    assert len((tmp_path / "prior.history.jsonl").read_text().splitlines()) == 2
-    for part, weights in prior.parts.items():
+        train(*arguments, tmp_path / "cut", on_epoch=stop)
+    resumed = train(*arguments, tmp_path / "cut")
+    assert len((tmp_path / "cut" / "prior.history.jsonl").read_text().splitlines()) == 2
+    whole = train(*arguments, tmp_path / "whole") if change else prior
+    for part, weights in whole.parts.items():
         for name, value in weights.items():
             np.testing.assert_allclose(resumed.parts[part][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
@@ -110,7 +106,7 @@ def test_the_deblender_leaves_every_weight_of_the_decoder_alone(prior, samples, 
         [samples["train"]],
         samples["validation"],
         survey,
-        TrainingSettings(**SETTINGS),
+        TrainingSettings(**SETTINGS, ema=0.5),
         tmp_path,
         prior=prior,
     )
@@ -161,6 +157,87 @@ def test_a_fixed_scale_comes_from_the_sample_that_is_named_even_of_the_test_spli
         package.card["normalisation"]["scale"], np.mean(peaks, axis=0) / 2.5, rtol=1e-5
     )
     assert package.card["training"]["prior"]["normalisation_sample"]["split"] == "test"
+
+
+# -- averages and the best epoch -------------------------------------------------
+
+
+def test_the_average_of_the_weights_forgets_the_start_and_then_decays_as_told():
+    import keras
+
+    from lsst.meas.extensions.vae.network.optimizer import AveragingAdam
+
+    weight = keras.Variable([100.0, 3.0])
+    optimizer = AveragingAdam(0.1, decay=0.25)
+    optimizer.build([weight])
+    expected = None
+    for step in range(6):
+        optimizer.apply([keras.ops.array([1.0, -1.0])])
+        value, keep = weight.numpy().copy(), min(0.25, step / (10 + step))
+        expected = value if expected is None else keep * expected + (1 - keep) * value
+        np.testing.assert_allclose(optimizer.averages[0][1].numpy(), expected, rtol=1e-6)
+    with optimizer.averaged():
+        np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6)
+    np.testing.assert_array_equal(weight.numpy(), value)
+
+
+def test_averages_are_what_is_validated_and_packed_and_the_weights_themselves_are_kept(
+    samples, survey, tmp_path, monkeypatch
+):
+    from safetensors.numpy import load_file
+
+    from lsst.meas.extensions.vae.network.model import get_weights
+    from lsst.meas.extensions.vae.network.training import train
+
+    validated, measure = [], ValidationSet.measure
+
+    def watch(self, architecture, model, **options):
+        validated.append(get_weights(model.encoder))
+        return measure(self, architecture, model, **options)
+
+    monkeypatch.setattr(ValidationSet, "measure", watch)
+    settings = TrainingSettings(**{**SETTINGS, "learning_rate": 0.01, "ema": 0.9})
+    package = train("prior", [samples["train"]], samples["validation"], survey, settings, tmp_path)
+    saved = load_file(tmp_path / "prior.checkpoint.safetensors")
+    trained = {value.tobytes() for key, value in saved.items() if key.startswith("trained/")}
+    averages = {value.tobytes() for key, value in saved.items() if key.startswith("optimizer/")}
+    for name, value in package.parts["prior_encoder"].items():
+        np.testing.assert_array_equal(validated[-1][name], value, err_msg=name)
+        np.testing.assert_array_equal(saved[f"encoder/{name}"], value, err_msg=name)
+        assert value.tobytes() in averages and value.tobytes() not in trained, name
+
+
+def test_with_patience_the_best_epochs_weights_are_packed_with_their_errors(
+    samples, survey, tmp_path, monkeypatch
+):
+    from safetensors.numpy import load_file
+
+    from lsst.meas.extensions.vae.network.training import train
+
+    losses, measure = iter([3.0, 1.0, 2.0, 2.0, 2.0]), ValidationSet.measure
+    monkeypatch.setattr(
+        ValidationSet,
+        "measure",
+        lambda self, *args, **options: measure(self, *args, **options) | {"validation_loss": next(losses)},
+    )
+    epochs = []
+
+    def keep(row):
+        epochs.append(load_file(tmp_path / "prior.checkpoint.safetensors"))
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+
+    settings = TrainingSettings(**{**SETTINGS, "epochs": 9, "patience": 2, "validation_every": 100})
+    arguments = ("prior", [samples["train"]], samples["validation"], survey, settings, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train(*arguments, on_epoch=keep)
+    package = train(*arguments, on_epoch=keep)
+    card = package.card["training"]["prior"]
+    assert (card["epochs"], card["packed_epoch"], card["stopped"]) == (4, 1, "no progress for 2 epochs")
+    assert card["validation"]["epoch"] == 1 and "alpha_1" in card["validation"]
+    for name, value in package.parts["prior_encoder"].items():
+        np.testing.assert_array_equal(epochs[1][f"encoder/{name}"], value, err_msg=name)
+        assert not np.array_equal(epochs[-1][f"encoder/{name}"], value), name
 
 
 # -- validation ------------------------------------------------------------------
@@ -237,6 +314,10 @@ def test_a_checkpoint_of_other_settings_or_samples_is_not_continued():
     for change in ({"learning_rate": 0.5}, {"seed": 9}):
         with pytest.raises(TrainingError, match=f"was trained with {next(iter(change))}"):
             check_same_training({**wanted, "settings": {**wanted["settings"], **change}}, wanted, "x")
+    # Checkpoints of versions without an average had none.
+    check_same_training(wanted, {**wanted, "settings": {**wanted["settings"], "ema": 0.0}}, "x")
+    with pytest.raises(TrainingError, match=r"ema=0\.0, now ema=0\.9"):
+        check_same_training(wanted, {**wanted, "settings": {**wanted["settings"], "ema": 0.9}}, "x")
     with pytest.raises(TrainingError, match="trained on other samples"):
         check_same_training({**wanted, "samples": [{"seed": 2}]}, wanted, "x")
 
@@ -254,6 +335,7 @@ def test_a_checkpoint_of_other_settings_or_samples_is_not_continued():
         {"noise_correlation": 0.9},
         {"noise": "poisson", "noise_correlation": 0.3},
         {"window_megabytes": 0},
+        {"ema": 1.0},
     ],
 )
 def test_settings_that_make_no_sense_are_named(change):

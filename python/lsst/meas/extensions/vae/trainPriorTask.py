@@ -19,7 +19,7 @@ from lsst.utils.timer import timeMethod
 from .config import Config, Field, toPexConfig
 from .config.settings import makeSettings
 from .errors import TrainingError
-from .network.settings import TrainingSettings
+from .network.settings import LATER, TrainingSettings
 from .repo.campaign import SPLITS
 from .vaeTask import VaeTask, connection
 
@@ -38,7 +38,14 @@ class TrainingConfig(Config):
     warmupSteps: int = Field(100, ge=0, description="Steps over which the learning rate rises.")
     klWeight: float = Field(1e-2, ge=0, description="Weight of the Kullback-Leibler term.")
     klWarmupEpochs: int = Field(0, ge=0, description="Epochs over which that weight rises.")
-    gradientClip: float = Field(0.0, ge=0, description="Largest norm of the gradient; 0 for no limit.")
+    gradientClip: float = Field(0.0, ge=0, description="Largest norm of the whole gradient; 0 for no limit.")
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay a step of the average of the weights that is validated and packed, such as 0.999; "
+        "0 for the weights themselves.",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Arithmetic of the convolutions; auto is float32 for the paper's network only."
     )
@@ -55,7 +62,12 @@ class TrainingConfig(Config):
     noiseCorrelation: float = Field(
         0.0, ge=0, le=0.6, description="Correlation of the noise of adjacent pixels; not with 'poisson'."
     )
-    patience: int = Field(0, ge=0, description="Stop after so many epochs without progress; 0 for never.")
+    patience: int = Field(
+        0,
+        ge=0,
+        description="Stop after so many epochs without progress and take the best epoch's weights; 0 for "
+        "never, and the last epoch's.",
+    )
     validationScenes: int = Field(512, ge=1, description="Scenes of the validation set.")
     validationEvery: int = Field(5, ge=1, description="Epochs between measurements of shapes and magnitudes.")
     maxSeconds: float = Field(0.0, ge=0, description="Stop after so long [s], saving all; 0 for no limit.")
@@ -246,12 +258,14 @@ def runTraining(task, stage, train, validation, settings, prior=None, normalisat
 
     survey = get_survey(validation.survey, validation.bands)
     free = ("epochs", "workers", "max_seconds", "patience", "validation_every")
+    # Trainings that began before some settings existed are found in their old folders.
+    asked = {k: v for k, v in dataclasses.asdict(settings).items() if LATER.get(k, ...) != v}
     rules = {
         "stage": stage,
         "samples": [sample.describe() for sample in (*train, validation)],
         "prior": prior.sha256 if prior else None,
         "normalisation": normalisation.describe() if normalisation else None,
-        "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k not in free},
+        "settings": {k: v for k, v in asked.items() if k not in free},
     }
     if start:
         rules["start"] = start.sha256

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from ..errors import TrainingError
 from ..files import replacing
 from .model import get_weights, set_weights
+from .settings import LATER
 
 __all__ = ["Checkpoint", "check_same_training"]
 
@@ -24,11 +25,28 @@ class Checkpoint:
     def __init__(self, path):
         self.path = Path(path)
 
-    def save(self, model, state):
-        tensors = {f"encoder/{k}": v for k, v in get_weights(model.encoder).items()}
-        tensors |= {f"decoder/{k}": v for k, v in get_weights(model.decoder).items()}
+    def save(self, model, state, best=None):
+        """Write all state.
+
+        Parameters
+        ----------
+        model : `keras.Model`
+            Has ``encoder``, ``decoder``, ``sample`` and an
+            `~.optimizer.AveragingAdam`.
+        state : `dict`
+            What else there is, for JSON.
+        best : `dict` [`str`, `dict`], optional
+            Weights of the best epoch, ``encoder`` and ``decoder``.
+        """
+        # Encoder and decoder are what would be packed: the averages, if there are any.
+        with model.optimizer.averaged():
+            tensors = {f"encoder/{k}": v for k, v in get_weights(model.encoder).items()}
+            tensors |= {f"decoder/{k}": v for k, v in get_weights(model.decoder).items()}
+        tensors |= {f"trained/{i}": np.array(v.numpy()) for i, (v, _) in enumerate(model.optimizer.averages)}
         tensors |= {f"optimizer/{i}": np.array(v.numpy()) for i, v in enumerate(model.optimizer.variables)}
         tensors["sample/state"] = np.array(model.sample.generator.state.numpy())
+        for part, weights in (best or {}).items():
+            tensors |= {f"best/{part}/{k}": v for k, v in weights.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.path) as temporary:
             save_file(tensors, str(temporary), metadata={"state": json.dumps(state)})
@@ -46,35 +64,45 @@ class Checkpoint:
             ) from error
 
     def restore(self, model):
+        """Put a model and its optimizer into the state that was saved.
+
+        Returns
+        -------
+        best : `dict` [`str`, `dict`] or `None`
+            Weights of the best epoch, if they were saved.
+        """
         with safe_open(str(self.path), framework="numpy") as file:
-            keys = list(file.keys())
-            for part, target in (("encoder", model.encoder), ("decoder", model.decoder)):
-                set_weights(
-                    target,
-                    {
-                        k.removeprefix(part + "/"): file.get_tensor(k)
-                        for k in keys
-                        if k.startswith(part + "/")
-                    },
-                    f"checkpoint {self.path}",
-                )
-            variables = model.optimizer.variables
-            if len(variables) != sum(k.startswith("optimizer/") for k in keys):
-                raise TrainingError(
-                    f"checkpoint {self.path} is of another optimizer; delete it to start again"
-                )
-            for i, variable in enumerate(variables):
-                variable.assign(file.get_tensor(f"optimizer/{i}"))
-            model.sample.generator.state.assign(file.get_tensor("sample/state"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        for part, target in (("encoder", model.encoder), ("decoder", model.decoder)):
+            set_weights(target, _below(tensors, part), f"checkpoint {self.path}")
+        variables = model.optimizer.variables
+        if len(variables) != len(_below(tensors, "optimizer")):
+            raise TrainingError(f"checkpoint {self.path} is of another optimizer; delete it to start again")
+        for i, variable in enumerate(variables):
+            variable.assign(tensors[f"optimizer/{i}"])
+        for i, (variable, _) in enumerate(model.optimizer.averages):
+            variable.assign(tensors[f"trained/{i}"])
+        model.sample.generator.state.assign(tensors["sample/state"])
+        best = {part: _below(tensors, f"best/{part}") for part in ("encoder", "decoder")}
+        return best if best["encoder"] else None
+
+
+def _below(tensors, part):
+    return {k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")}
 
 
 def check_same_training(found, wanted, path):
-    """A checkpoint may be continued longer, but not under other settings."""
+    """A checkpoint may be continued longer, but not under other settings.
+
+    Older checkpoints lack the settings of `LATER`: they were trained with
+    those values.
+    """
     free = {"epochs", "max_seconds", "patience", "workers", "validation_every"}
+    before = {**LATER, **found["settings"]}
     for key, value in wanted["settings"].items():
-        if key not in free and found["settings"].get(key) != value:
+        if key not in free and before.get(key) != value:
             raise TrainingError(
-                f"checkpoint {path} was trained with {key}={found['settings'].get(key)!r}, now "
+                f"checkpoint {path} was trained with {key}={before.get(key)!r}, now "
                 f"{key}={value!r}: use the old value, another directory, or delete it"
             )
     if found.get("start") != wanted.get("start"):

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from ..errors import TrainingError, VaeError
 from ..simulation.noise import check_noise
 
-__all__ = ["STAGES", "TrainingSettings"]
+__all__ = ["LATER", "STAGES", "TrainingSettings"]
 
 STAGES = ("prior", "deblender")
+
+LATER = {"ema": 0.0}
+"""Settings that trainings of earlier versions lacked, at the values with which
+they behave as those did: such trainings can still be resumed."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,11 @@ class TrainingSettings:
     kl_warmup_epochs : `int`
         Epochs over which that weight rises from zero.
     gradient_clip : `float`
-        Largest norm of the gradient; 0 for no limit.
+        Largest norm of the whole gradient; 0 for no limit.
+    ema : `float`
+        Decay a step of the exponential moving average of the weights, which
+        is what is validated and packed; 0 for the weights themselves.  See
+        `~.optimizer.AveragingAdam`.
     precision : {"auto", "float32", "bfloat16"}
         Arithmetic of the convolutions; "auto" is bfloat16 for architectures
         that tolerate it (not the paper's, which is kept as published).
@@ -60,8 +68,8 @@ class TrainingSettings:
         Profiles [MiB] that are read at a time from opened shards; twice that
         is in memory.
     patience : `int`
-        Stop after so many epochs without progress on the validation loss; 0
-        for never.
+        Stop after so many epochs without progress on the validation loss,
+        and pack the best epoch's weights; 0 for never, and the last epoch's.
     validation_scenes : `int`
         Scenes of the fixed validation set.
     validation_every : `int`
@@ -87,6 +95,7 @@ class TrainingSettings:
     kl_weight: float = 1e-2
     kl_warmup_epochs: int = 0
     gradient_clip: float = 0.0
+    ema: float = 0.0
     precision: str = "auto"
     encoder_init: str = "prior"
     freeze_decoder: bool = True
@@ -132,6 +141,8 @@ class TrainingSettings:
         for name, value in least.items():
             if not getattr(self, name) >= value:
                 raise TrainingError(f"{name} is {getattr(self, name)!r}: expected at least {value}")
+        if not 0 <= self.ema < 1:
+            raise TrainingError(f"ema is {self.ema!r}: expected at least 0 and below 1, such as 0.999")
         if not 0 < self.learning_rate <= 1:
             raise TrainingError(f"learning_rate is {self.learning_rate!r}: expected above 0 and at most 1")
         try:

@@ -30,49 +30,16 @@ from ..version import __version__
 from .architecture import make_architecture
 from .checkpoint import Checkpoint, check_same_training
 from .composer import SceneComposer, mean_peak
-from .layers import LatentSample
 from .model import get_weights, set_weights
+from .optimizer import make_optimizer
 from .package import ModelPackage
 from .settings import STAGES
 from .validation import ValidationSet
+from .variational import VariationalModel
 
 __all__ = ["train"]
 
 _log = logging.getLogger(__name__)
-
-
-class _VariationalModel(keras.Model):
-    """Encoder, latent draw and decoder, with the loss of an architecture."""
-
-    def __init__(self, architecture, encoder, decoder, settings):
-        super().__init__(name="variational_model")
-        self.architecture = architecture
-        self.encoder, self.decoder = encoder, decoder
-        self.sample = LatentSample(seed=settings.seed)
-        self.kl_weight = keras.Variable(
-            settings.kl_weight, trainable=False, dtype="float32", name="kl_weight"
-        )
-        self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction")
-        self.kl_tracker = keras.metrics.Mean(name="kl")
-
-    def call(self, inputs, training=False):
-        # Batches come as [n, band, y, x]; transposing is cheapest here.
-        mean, sigma = self.encoder(ops.transpose(inputs, (0, 2, 3, 1)), training=training)
-        return {
-            "mean": mean,
-            "sigma": sigma,
-            "output": self.decoder(self.sample(mean, sigma), training=training),
-        }
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        mean, sigma = y_pred["mean"], y_pred["sigma"]
-        variance = ops.maximum(ops.square(sigma), 1e-12)
-        kl = 0.5 * ops.sum(ops.square(mean) + variance - 1.0 - ops.log(variance), axis=1)
-        target = ops.transpose(y, (0, 2, 3, 1))
-        reconstruction = self.architecture.reconstruction_loss(target, y_pred["output"])
-        self.reconstruction_tracker.update_state(reconstruction)
-        self.kl_tracker.update_state(kl)
-        return ops.mean(reconstruction + self.kl_weight * kl)
 
 
 def _batches(composer, scale, settings, epoch):
@@ -125,31 +92,34 @@ class _Loop(keras.callbacks.Callback):
         last = epoch + 1 >= settings.epochs
         over_time = settings.max_seconds and time.monotonic() - self.started > settings.max_seconds
         measure = last or over_time or (epoch + 1) % settings.validation_every == 0
-        row |= trainer.validate(shapes=bool(measure))
+        with trainer.optimizer.averaged():
+            row |= trainer.validate(shapes=bool(measure))
+            if row["validation_loss"] < state["best_loss"]:
+                state["best_loss"], state["best_epoch"] = row["validation_loss"], epoch
+                if settings.patience:
+                    trainer.best = trainer.weights()
         state["history"].append(row)
         state["seconds"] += row["seconds"]
         state["epoch"] = epoch + 1
-        if row["validation_loss"] < state["best_loss"]:
-            state["best_loss"], state["best_epoch"] = row["validation_loss"], epoch
         if epoch + 1 >= settings.collapse_epochs and row["active_latents"] < 2:
             self._save()
             raise TrainingError(
                 f"posterior collapse: {row['active_latents']} of {settings.latent_dim} latents are active "
                 f"after epoch {epoch}; lower klWeight (now {settings.kl_weight}) or raise klWarmupEpochs"
             )
-        self._save()
-        trainer.report(row)
         stale = epoch - state["best_epoch"]
         if settings.schedule == "plateau" and stale and stale % 3 == 0:
-            rate = self.model.optimizer.learning_rate
+            rate = trainer.optimizer.learning_rate
             rate.assign(ops.convert_to_numpy(rate) / 3.0)
+        self._save()
+        trainer.report(row)
         if settings.patience and stale >= settings.patience:
             self._stop(f"no progress for {stale} epochs")
         elif over_time and not last:
             self._stop(f"time limit of {settings.max_seconds:g} s")
 
     def _save(self):
-        self.trainer.checkpoint.save(self.model, self.trainer.state)
+        self.trainer.checkpoint.save(self.trainer.model, self.trainer.state, self.trainer.best)
 
     def _stop(self, reason):
         self.reason = reason
@@ -174,6 +144,8 @@ class _Trainer:
     ):
         self.stage, self.settings, self.survey, self.prior = stage, settings, survey, prior
         self.start = start
+        self.best = None
+        """Weights of the best epoch, as `weights` gives them, where ``patience`` asks for them."""
         self.samples, self.on_epoch = list(samples), on_epoch
         self.directory = Path(directory)
         self.checkpoint = Checkpoint(self.directory / f"{stage}.checkpoint.safetensors")
@@ -274,28 +246,21 @@ class _Trainer:
             elif self.start is not None:
                 set_weights(encoder, self.start.part("prior_encoder"), self.start.name)
                 set_weights(decoder, self.start.part("decoder"), self.start.name)
-            self.model = _VariationalModel(self.architecture, encoder, decoder, settings)
+            self.model = VariationalModel(self.architecture, encoder, decoder, settings)
         finally:
             keras.config.set_dtype_policy(policy)
-        total = settings.epochs * settings.steps_per_epoch
-        warmup = min(settings.warmup_steps, total // 2)
-        rate = settings.learning_rate
-        if settings.schedule == "cosine" and total > warmup:
-            rate = keras.optimizers.schedules.CosineDecay(
-                0.0 if warmup else rate,
-                total - warmup,
-                alpha=0.0,
-                warmup_target=rate if warmup else None,
-                warmup_steps=warmup,
-            )
-        optimizer = keras.optimizers.Adam(rate, clipnorm=settings.gradient_clip or None)
+        self.optimizer = make_optimizer(settings)
         # XLA compiles convolutions for GPUs better, and for CPUs worse, than
         # TensorFlow's own kernels do.
         jit = "auto" if keras.backend.backend() != "tensorflow" else _has_gpu()
-        self.model.compile(optimizer=optimizer, jit_compile=jit)
+        self.model.compile(optimizer=self.optimizer, jit_compile=jit)
         size, n_bands = self.architecture.stamp_size, self.architecture.n_bands
         self.model(np.zeros((1, n_bands, size, size), np.float32))
-        optimizer.build(self.model.trainable_variables)
+        self.optimizer.build(self.model.trainable_variables)
+
+    def weights(self):
+        """Weights of both networks: encoder's and decoder's, by name."""
+        return {"encoder": get_weights(self.model.encoder), "decoder": get_weights(self.model.decoder)}
 
     def validate(self, shapes):
         return self.validation.measure(self.architecture, self.model, shapes=shapes)
@@ -327,7 +292,7 @@ class _Trainer:
         if self.checkpoint.exists():
             state = self.checkpoint.read_state()
             check_same_training(state, self.state, self.checkpoint.path)
-            self.checkpoint.restore(self.model)
+            self.best = self.checkpoint.restore(self.model)
             self.state = state
             _log.info("%s: resumes after epoch %d of %d", self.stage, state["epoch"], self.settings.epochs)
         loop = _Loop(self)
@@ -352,14 +317,43 @@ class _Trainer:
                 with contextlib.suppress(ValueError):
                     batches.close()
         _log.info("%s: stopped after epoch %d: %s", self.stage, self.state["epoch"], loop.reason)
-        return self.package(loop.reason)
+        with self.optimizer.averaged():
+            return self.package(loop.reason)
+
+    def _take_best(self):
+        """Put the best epoch's weights, if ``patience`` asks for them, in the place of the last's.
+
+        Returns
+        -------
+        epoch : `int`
+            The epoch that the weights are of.
+        validation : `dict`
+            Its errors of shapes and magnitudes.
+        """
+        rows = {row["epoch"]: row for row in self.state["history"]}
+        last, best = self.state["epoch"] - 1, self.state["best_epoch"]
+        if not self.settings.patience or best == last:
+            return last, next((row for row in reversed(self.state["history"]) if "alpha_1" in row), {})
+        if self.best is None:
+            _log.warning(
+                "%s: packs the last epoch's weights; those of the best one, %d, were trained without "
+                "patience and not kept",
+                self.stage,
+                best + 1,
+            )
+            return last, self.validate(shapes=True)
+        set_weights(self.model.encoder, self.best["encoder"], "best encoder")
+        set_weights(self.model.decoder, self.best["decoder"], "best decoder")
+        row = rows.get(best, {})
+        return best, row if "alpha_1" in row else {**row, **self.validate(shapes=True)}
 
     def package(self, reason="not said"):
         """Pack the present weights with a card that tells how they came."""
-        measured = [row for row in self.state["history"] if "alpha_1" in row]
+        epoch, validation = self._take_best()
         stage_card = {
             "settings": asdict(self.settings),
             "epochs": self.state["epoch"],
+            "packed_epoch": epoch,
             "samples_seen": self.state["epoch"] * self.settings.steps_per_epoch * self.settings.batch_size,
             "seconds": round(self.state["seconds"], 1),
             "stopped": reason,
@@ -370,7 +364,7 @@ class _Trainer:
                 "backend": keras.backend.backend(),
                 "git": _git_version(),
             },
-            "validation": measured[-1] if measured else {},
+            "validation": validation,
         }
         if self.start is not None:
             earlier = self.start.card["training"].get(self.stage, {})
@@ -382,7 +376,7 @@ class _Trainer:
             }
         if self.normalisation_sample is not None:
             stage_card["normalisation_sample"] = self.normalisation_sample.describe()
-        encoder, decoder = get_weights(self.model.encoder), get_weights(self.model.decoder)
+        encoder, decoder = self.weights().values()
         if self.stage == "deblender":
             card = json.loads(json.dumps(self.prior.card))
             card["training"]["deblender"] = stage_card

@@ -1,0 +1,123 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is trained: an encoder before a decoder, or an encoder after its teacher."""
+
+import keras
+from keras import ops
+
+from .layers import LatentSample
+
+__all__ = ["DistillationModel", "VariationalModel", "gaussian_divergence"]
+
+
+def gaussian_divergence(mean, sigma, other_mean=0.0, other_sigma=1.0):
+    """Kullback-Leibler divergence of a diagonal Gaussian from another.
+
+    Parameters
+    ----------
+    mean, sigma : tensor, ``[n, latent]``
+        The Gaussian.
+    other_mean, other_sigma : tensor or `float`, optional
+        The other one; the unit Gaussian by default.
+
+    Returns
+    -------
+    divergence : tensor, ``[n]``
+        In nats.
+    """
+    variance = ops.maximum(ops.square(sigma), 1e-12)
+    other = ops.maximum(ops.square(other_sigma), 1e-12)
+    ratio = variance / other
+    distance = ops.square(mean - other_mean) / other
+    return 0.5 * ops.sum(distance + ratio - 1.0 - ops.log(ratio), axis=1)
+
+
+class VariationalModel(keras.Model):
+    """Encoder, latent draw and decoder, with the loss of an architecture.
+
+    Parameters
+    ----------
+    architecture : `~.architecture.Architecture`
+        Its loss.
+    encoder, decoder : `keras.Model`
+        Its networks.
+    settings : `~.settings.TrainingSettings`
+        Seed of the draws and weight of the divergence.
+    """
+
+    def __init__(self, architecture, encoder, decoder, settings):
+        super().__init__(name="variational_model")
+        self.architecture = architecture
+        self.encoder, self.decoder = encoder, decoder
+        self.sample = LatentSample(seed=settings.seed)
+        self.kl_weight = keras.Variable(
+            settings.kl_weight, trainable=False, dtype="float32", name="kl_weight"
+        )
+        self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction")
+        self.kl_tracker = keras.metrics.Mean(name="kl")
+
+    def call(self, inputs, training=False):
+        # Batches come as [n, band, y, x]; transposing is cheapest here.
+        mean, sigma = self.encoder(ops.transpose(inputs, (0, 2, 3, 1)), training=training)
+        return {
+            "mean": mean,
+            "sigma": sigma,
+            "output": self.decoder(self.sample(mean, sigma), training=training),
+        }
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        kl = gaussian_divergence(y_pred["mean"], y_pred["sigma"])
+        target = ops.transpose(y, (0, 2, 3, 1))
+        reconstruction = self.architecture.reconstruction_loss(target, y_pred["output"])
+        self.reconstruction_tracker.update_state(reconstruction)
+        self.kl_tracker.update_state(kl)
+        return ops.mean(reconstruction + self.kl_weight * kl)
+
+
+class DistillationModel(keras.Model):
+    """An encoder that sees blends learns what its teacher says of their targets alone.
+
+    The teacher is the prior's encoder.  It is shown the isolated target with
+    the noise that the encoder sees: not the noiseless one, because it has
+    never seen such an image and misreads it (decoded, its residuals are 2 to
+    12 times those of noisy ones, in the shipped models), and not one with
+    noise of its own, which the encoder could not foresee and would answer by
+    falling back on the average galaxy.
+
+    The loss is the divergence of the encoder's posterior from the teacher's,
+    which measures latents in the teacher's sigma, times the weight of the
+    divergence in the full loss.  There, sigma^2 settles at that weight over
+    the curvature of the reconstruction's loss, so that this loss is, to
+    second order, what the reconstruction would lose; it has its unit.
+
+    Parameters
+    ----------
+    encoder, teacher : `keras.Model`
+        The encoder that learns and the one that knows.
+    settings : `~.settings.TrainingSettings`
+        Weight of the divergence; 1 is taken for 0.
+    """
+
+    def __init__(self, encoder, teacher, settings):
+        super().__init__(name="distillation_model")
+        teacher.trainable = False
+        self.encoder, self.teacher = encoder, teacher
+        self.weight = settings.kl_weight or 1.0
+        self.distillation_tracker = keras.metrics.Mean(name="distillation")
+        self.kl_tracker = keras.metrics.Mean(name="kl")
+
+    def call(self, inputs, training=False):
+        mean, sigma = self.encoder(ops.transpose(inputs, (0, 2, 3, 1)), training=training)
+        return {"mean": mean, "sigma": sigma}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        known = [
+            ops.stop_gradient(tensor)
+            for tensor in self.teacher(ops.transpose(y, (0, 2, 3, 1)), training=False)
+        ]
+        divergence = gaussian_divergence(y_pred["mean"], y_pred["sigma"], *known)
+        self.distillation_tracker.update_state(divergence)
+        self.kl_tracker.update_state(gaussian_divergence(y_pred["mean"], y_pred["sigma"]))
+        return self.weight * ops.mean(divergence)
