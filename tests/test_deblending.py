@@ -31,7 +31,7 @@ class KnownNetwork:
     def __init__(self, flux=(50.0, 100.0)):
         self.flux = np.asarray(flux)
 
-    def deblend(self, images, noise, batch_size=256):
+    def deblend(self, images, noise, batch_size=256, psfs=None):
         assert np.isfinite(images).all() and (np.asarray(noise) > 0).all()
         n = len(images)
         model = gaussian((64, 64), 31.5, 31.5) * self.flux[:, None, None]

@@ -35,7 +35,7 @@ class KnownNetwork:
     """Answers with the exact galaxy nearest to the stamp's centre."""
 
     bands, stamp_size, latent_dim = BANDS, 64, 3
-    architecture = SimpleNamespace(normalisation="noise")
+    architecture = SimpleNamespace(normalisation="noise", conditional=False)
     package = SimpleNamespace(
         name="known",
         bands=BANDS,
@@ -47,7 +47,7 @@ class KnownNetwork:
         },
     )
 
-    def deblend(self, images, noise, batch_size=256):
+    def deblend(self, images, noise, batch_size=256, psfs=None):
         n = len(images)
         models = np.zeros((n, 2, 64, 64), "f4")
         models[:] = gaussian((64, 64), 31.5, 31.5) * 100

@@ -19,7 +19,7 @@ from .afw import PeakTable, SourceCatalog, SourceTable
 from .config import Config, Field, toPexConfig
 from .deblendingSchema import addObjectFields, addParentFields, copyPeakFields, setObjectFields
 from .errors import VaeError
-from .exposureChecks import checkPixelScale, psfMismatch, selectBands
+from .exposureChecks import ExposurePsfs, checkPixelScale, selectBands
 from .vaeTask import SHARD, LoggedProgress, VaeTask, connection
 
 
@@ -260,11 +260,15 @@ class DeblendVaeTask(VaeTask):
             sum(job.skip is not None for job in jobs),
         )
         started = time.perf_counter()
-        result, failure = self._deblendPeaks(cubes, centres)
+        psfs = ExposurePsfs(cubes, self.network, self.settings.psfTolerance, self.log)
+        result, failure = self._deblendPeaks(cubes, centres, psfs)
+        psfs.warn()
         seconds = time.perf_counter() - started
         self.metadata["nSources"] = len(peaks)
         self.metadata["deblendSeconds"] = seconds
-        struct = self._collect(cubes, jobs, peaks, result, failure, seconds, objectCatalog, parentCatalog)
+        struct = self._collect(
+            cubes, jobs, peaks, psfs, result, failure, seconds, objectCatalog, parentCatalog
+        )
         if peaks:
             self.log.info(
                 "Deblended %d sources in %.2f s (%.0f a second)",
@@ -274,7 +278,7 @@ class DeblendVaeTask(VaeTask):
             )
         return struct
 
-    def _deblendPeaks(self, cubes, centres):
+    def _deblendPeaks(self, cubes, centres, psfs):
         from .deblending import DeblendSettings, deblend_blend
 
         settings = self.settings
@@ -285,6 +289,7 @@ class DeblendVaeTask(VaeTask):
                 centres,
                 self.network,
                 bad=self._bad(cubes),
+                psfs=psfs if psfs.vary else None,
                 settings=DeblendSettings(
                     joint_fluxes=settings.jointFluxes,
                     prior_width=settings.priorWidth,
@@ -369,7 +374,7 @@ class DeblendVaeTask(VaeTask):
 
     # -- outputs -------------------------------------------------------------------
 
-    def _collect(self, cubes, jobs, peaks, result, failure, seconds, objects, parents):
+    def _collect(self, cubes, jobs, peaks, psfs, result, failure, seconds, objects, parents):
         from .deblending.stamps import check_cube
         from .repo.modelData import VaeModelData
 
@@ -392,7 +397,6 @@ class DeblendVaeTask(VaeTask):
         if objects is None:
             objects = SourceCatalog(SourceTable.make(self.schema, idFactory))
         parentTable = SourceCatalog(SourceTable.make(self.parentSchema))
-        psfOff = psfMismatch(cubes, self.network, self.settings.psfTolerance, self.log)
         scene = result.scene(cubes.images.shape) if result is not None else None
         good = check_cube(cubes.images, cubes.variance, self._bad(cubes))[2]
         place = 0
@@ -425,7 +429,7 @@ class DeblendVaeTask(VaeTask):
                 result,
                 scene,
                 reference,
-                psfOff,
+                psfs,
                 good,
             )
             if result is not None and not job.skip and not result.failed[job.first + k]:

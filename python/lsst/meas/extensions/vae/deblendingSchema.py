@@ -114,7 +114,7 @@ def _add(schema, fields):
             schema.addField(name, type=kind, doc=doc, units=units)
 
 
-def setObjectFields(record, job, peak, k, cubes, result, scene, reference, psfOff, good):
+def setObjectFields(record, job, peak, k, cubes, result, scene, reference, psfs, good):
     """Fill the columns of one object.
 
     Parameters
@@ -136,8 +136,8 @@ def setObjectFields(record, job, peak, k, cubes, result, scene, reference, psfOf
         Sum of all models.
     reference : `int`
         Number of the reference band.
-    psfOff : `bool`
-        The PSF differs from the network's.
+    psfs : `~.exposureChecks.ExposurePsfs`
+        Tells where the PSF does not suit the network.
     good : `numpy.ndarray` of `bool`, ``[band, y, x]``
         Pixels that can be used.
     """
@@ -152,7 +152,7 @@ def setObjectFields(record, job, peak, k, cubes, result, scene, reference, psfOf
     record.set("deblend_parentNChild", 0 if job.skip or n == 1 else n)
     record.set("deblend_blendId", job.record.getId())
     record.set("deblend_blendNChild", 0 if job.skip else n)
-    record.set("deblend_vae_psfMismatch", psfOff)
+    record.set("deblend_vae_psfMismatch", psfs.mismatch((peak.getFy() - y0, peak.getFx() - x0)))
     ny, nx = cubes.images.shape[1:]
     if 0 <= y - y0 < ny and 0 <= x - x0 < nx and good[reference, y - y0, x - x0]:
         record.set("deblend_peak_instFlux", float(cubes.images[reference, y - y0, x - x0]))

@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Does an exposure suit a network?  Bands, units, pixel scale and PSF."""
 
-__all__ = ["checkPixelScale", "psfMismatch", "selectBands"]
+__all__ = ["ExposurePsfs", "checkPixelScale", "selectBands"]
 
 import dataclasses
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from .afw.adapters import asCubes
 from .errors import ImageError
+from .survey import PsfModel
 
 
 def selectBands(mExposure, network, log):
@@ -111,48 +112,128 @@ def _pixelScale(mExposure):
         raise ImageError(f"PIXSCALE of the exposure is {value!r}: expected a number of arcsec") from None
 
 
-def psfMismatch(cubes, network, tolerance, log):
-    """Is the PSF, in any band, wider or narrower than the network's?
+class ExposurePsfs:
+    """PSF images of an exposure where sources are, and whether they suit a network.
+
+    A conditional network takes the PSF at each source, and suits all widths
+    that it was trained with. Any other knows one PSF, which that at the middle
+    of the exposure is compared with. Where the exposure does not tell its PSF
+    the network's own stands in, and does not suit.
 
     Parameters
     ----------
     cubes : `~.afw.adapters.Cubes`
-        The exposure; its PSF is taken at the centre.
+        The exposure.
     network : `~.network.model.Network`
         The network.
     tolerance : `float`
-        Relative difference of the widths.
+        Relative difference of the widths that suits.
     log : `logging.Logger`
         For a warning.
-
-    Returns
-    -------
-    mismatch : `bool`
-        True also where there is no PSF to compare.
     """
-    from .survey import PsfModel
 
-    card = network.package.card
-    ny, nx = cubes.images.shape[1:]
-    try:
-        kernels = cubes.psf(cubes.xy0[0] + nx / 2, cubes.xy0[1] + ny / 2)
-    except ImageError as error:
-        log.warning("No PSF to compare with the model's: %s", error)
-        return True
-    worst = 0.0
-    for kernel, psf, scale in zip(kernels, card["psf"], card["pixel_scale"], strict=True):
-        # A kernel that could not be had is NaN: its band is missing.
-        if np.isfinite(kernel).all():
-            expected = PsfModel(psf["kind"], psf["fwhm"], psf["beta"]).kernel(scale, size=len(kernel))
-            worst = max(worst, abs(np.sqrt(_effectiveArea(kernel) / _effectiveArea(expected)) - 1))
-    if worst > tolerance:
-        log.warning(
-            "The PSF differs by %.0f %% in width from that of model %r: objects are flagged "
-            "deblend_vae_psfMismatch",
-            100 * worst,
-            network.package.name,
-        )
-    return bool(worst > tolerance)
+    def __init__(self, cubes, network, tolerance, log):
+        self._cubes, self._tolerance, self._log = cubes, tolerance, log
+        card = network.package.card
+        self._name, self._off = network.package.name, {}
+        self.vary = network.architecture.conditional
+        """Are they wanted at each source?"""
+        ranges = card.get("psf_fwhm_range") or [[psf["fwhm"]] * 2 for psf in card["psf"]]
+        self._limits = [
+            tuple(PsfModel(psf["kind"], fwhm, psf["beta"]) for fwhm in ends)
+            for psf, ends in zip(card["psf"], ranges, strict=True)
+        ]
+        self._own = [PsfModel(psf["kind"], psf["fwhm"], psf["beta"]) for psf in card["psf"]]
+        self._scales, self._kernels = card["pixel_scale"], {}
+        self._size = network.stamp_size - 1
+        self._worst = 0.0
+        if not self.vary:
+            ny, nx = cubes.images.shape[1:]
+            self._middle = self._at(ny / 2, nx / 2)[1]
+
+    def __call__(self, centres):
+        """PSF images at sources.
+
+        Parameters
+        ----------
+        centres : `numpy.ndarray` ``[n, 2]``
+            y and x in the cube [pixel].
+
+        Returns
+        -------
+        psfs : `numpy.ndarray`, float32 ``[n, band, y, x]``
+        """
+        psfs = np.empty((len(centres), len(self._own), self._size, self._size), np.float32)
+        for k, (y, x) in enumerate(centres):
+            kernels, self._off[y, x] = self._at(y, x)
+            for band, kernel in enumerate(kernels):
+                psfs[k, band] = _resized(kernel, self._size)
+        return psfs
+
+    def mismatch(self, centre):
+        """Does the PSF at a source, in any band, not suit?
+
+        Of a source whose PSF was not asked for, a conditional network says no.
+
+        Parameters
+        ----------
+        centre : sequence of `float`
+            y and x, as they were given before.
+
+        Returns
+        -------
+        mismatch : `bool`
+        """
+        return self._off.get(tuple(centre), False) if self.vary else self._middle
+
+    def warn(self):
+        """Tell, once all sources are done, if PSFs did not suit."""
+        if self._worst > self._tolerance:
+            self._log.warning(
+                "The PSF differs by %.0f %% in width from %s of model %r: objects are flagged "
+                "deblend_vae_psfMismatch",
+                100 * self._worst,
+                "those" if self.vary else "that",
+                self._name,
+            )
+
+    def _at(self, y, x):
+        x0, y0 = self._cubes.xy0
+        try:
+            kernels = self._cubes.psf(x0 + x, y0 + y)
+        except ImageError as error:
+            self._log.warning("No PSF to compare with the model's: %s", error)
+            return [self._drawn(band, self._own[band], self._size) for band in range(len(self._own))], True
+        kernels, worst = list(kernels), 0.0
+        for band, kernel in enumerate(kernels):
+            # A kernel that could not be had is NaN: its band is missing.
+            if not (np.isfinite(kernel).all() and kernel.sum() > 0):
+                kernels[band] = self._drawn(band, self._own[band], self._size)
+                continue
+            low, high = (self._drawn(band, model, len(kernel)) for model in self._limits[band])
+            width = np.sqrt(_effectiveArea(kernel))
+            worst = max(
+                worst, width / np.sqrt(_effectiveArea(high)) - 1, 1 - width / np.sqrt(_effectiveArea(low))
+            )
+        self._worst = max(self._worst, worst)
+        return kernels, bool(worst > self._tolerance)
+
+    def _drawn(self, band, model, size):
+        key = model, self._scales[band], size
+        if key not in self._kernels:
+            self._kernels[key] = model.kernel(self._scales[band], size=size)
+        return self._kernels[key]
+
+
+def _resized(kernel, size):
+    """Cut or pad an odd kernel about its middle pixel."""
+    out = np.zeros((size, size), np.float32)
+    reach = [min(n, size) // 2 for n in kernel.shape]
+    (cy, cx), c = (n // 2 for n in kernel.shape), size // 2
+    out[c - reach[0] : c + reach[0] + 1, c - reach[1] : c + reach[1] + 1] = kernel[
+        cy - reach[0] : cy + reach[0] + 1, cx - reach[1] : cx + reach[1] + 1
+    ]
+    return out
 
 
 def _effectiveArea(kernel):

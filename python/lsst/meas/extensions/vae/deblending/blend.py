@@ -101,7 +101,9 @@ class DeblendResult:
         return scene
 
 
-def deblend_blend(images, variance, centres, network, *, bad=None, settings=DeblendSettings(), progress=None):
+def deblend_blend(
+    images, variance, centres, network, *, bad=None, psfs=None, settings=DeblendSettings(), progress=None
+):
     """Give every source of a cube its own model, in one pass.
 
     Each source gets a stamp, the network draws the central galaxy out of it,
@@ -117,6 +119,10 @@ def deblend_blend(images, variance, centres, network, *, bad=None, settings=Debl
         A trained network.
     bad : array-like of `bool`, ``[y, x]`` or ``[band, y, x]``, optional
         Pixels to leave out.
+    psfs : array-like, ``[band, y, x]``, or callable, optional
+        PSF images with the pixel, centred on their middle pixel, for
+        conditional networks: for the whole cube, or a function from centres
+        ``[n, 2]`` to ``[n, band, y, x]``. The survey's own by default.
     settings : `DeblendSettings`, optional
         Settings.
     progress : callable, optional
@@ -158,7 +164,7 @@ def deblend_blend(images, variance, centres, network, *, bad=None, settings=Debl
     for start in range(0, n, settings.batch_size):
         index = np.flatnonzero(inside[start : start + settings.batch_size]) + start
         stamps = cut_stamps(images, variance, centres[index], size, good)
-        _one_pass(stamps, index, network, settings, shape, result)
+        _one_pass(stamps, index, network, settings, shape, result, psfs, centres)
         if progress is not None:
             progress(min(start + settings.batch_size, n), n)
     done = np.flatnonzero(~result.failed)
@@ -168,7 +174,7 @@ def deblend_blend(images, variance, centres, network, *, bad=None, settings=Debl
     return result
 
 
-def _one_pass(stamps, index, network, settings, shape, result):
+def _one_pass(stamps, index, network, settings, shape, result, psfs, centres):
     """Run a batch of stamps through the network, into ``result``."""
     size = stamps.images.shape[-1]
     result.origins[index] = stamps.origins
@@ -181,12 +187,11 @@ def _one_pass(stamps, index, network, settings, shape, result):
     if not usable.any():
         return
     index = index[usable]
-    # A band without data is all sky to the network; its noise only has to be
-    # positive, and the typical one keeps the model's flux in a sane unit.
-    noise = stamps.noise[usable]
-    typical = np.nan_to_num(np.asarray(network.package.card.get("noise", 1.0), np.float32), nan=1.0)
-    noise = np.where(np.isfinite(noise), noise, typical)
-    models, mean, sigma = network.deblend(stamps.images[usable], noise, settings.batch_size)
+    # A band without data has infinite noise.
+    noise = np.where(np.isfinite(stamps.noise[usable]), stamps.noise[usable], np.inf)
+    if callable(psfs):
+        psfs = psfs(centres[index])
+    models, mean, sigma = network.deblend(stamps.images[usable], noise, settings.batch_size, psfs)
     result.models[index], result.latent_mean[index], result.latent_sigma[index] = models, mean, sigma
     result.failed[index] = ~np.isfinite(models).all(axis=(1, 2, 3))
     result.models[index[result.failed[index]]] = np.nan

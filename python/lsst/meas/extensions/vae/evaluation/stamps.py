@@ -101,6 +101,19 @@ class StampBatch:
         order = [self.sample.bands.index(band) for band in self.bands]
         return (np.sqrt(sky) / unit)[order]
 
+    def psfs(self, size=63):
+        """PSF images with the pixel, float32 ``[n, band, y, x]``; equal ones are drawn once."""
+        kinds = [int(self.sample.band_profile[self.sample.bands.index(band)]) for band in self.bands]
+        drawn, psfs = {}, np.empty((len(self.scenes), len(kinds), size, size), np.float32)
+        for k, index in enumerate(self.scenes):
+            for b, kind in enumerate(kinds):
+                key = kind, self.sample.psf[index, kind].tobytes()
+                if key not in drawn:
+                    scale = self.sample.profile_kinds[kind][1]
+                    drawn[key] = self.sample.psf_models(index)[kind].kernel(scale, size)
+                psfs[k, b] = drawn[key]
+        return psfs
+
 
 def undeblended(batch):
     """Method "none": the noisy blend as it is."""
@@ -126,7 +139,9 @@ def network_method(network, batch_size=256):
     -------
     method : callable
     """
-    return lambda batch: network.deblend(batch.noisy, batch.noise(), batch_size)[0]
+    if not network.architecture.conditional:
+        return lambda batch: network.deblend(batch.noisy, batch.noise(), batch_size)[0]
+    return lambda batch: network.deblend(batch.noisy, batch.noise(), batch_size, batch.psfs())[0]
 
 
 def check_network(network, sample):

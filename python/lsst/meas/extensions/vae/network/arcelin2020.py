@@ -64,13 +64,13 @@ class Arcelin2020(Architecture):
         logits = layers.Conv2D(self.n_bands, 3, padding="same", dtype="float32", name="logits")(x)
         return keras.Model(inputs, logits, name=name)
 
-    def reconstruction_loss(self, target, output):
+    def reconstruction_loss(self, target, output, **observed):
         # Bernoulli cross-entropy from logits, summed over pixels and bands.
         p = target * ops.rsqrt(1.0 + ops.square(target))
         entropy = ops.maximum(output, 0.0) - output * p + ops.softplus(-ops.abs(output))
         return ops.sum(entropy, axis=(1, 2, 3))
 
-    def scaled_images(self, output):
+    def scaled_images(self, output, transfer=None):
         # Where the sigmoid of the logit is tanh(arcsinh(y)), y is
         # t / sqrt(1 + 2 t), t the logit's exponential: exact in float32 too.
         t = np.exp(np.minimum(np.asarray(output, dtype=np.float32), np.float32(20.7)))

@@ -38,6 +38,10 @@ class Architecture(ABC):
     normalisation: str
     """``"noise"``: the scale is each stamp's own noise; ``"fixed"``: numbers
     from the training sample, kept in the card."""
+    conditional = False
+    """Is the encoder told how a stamp was observed, and does the decoder need
+    the transfer functions of PSFs?  Then target and output are in units of the
+    survey's noise, not of the stamp's own; see `~.conditional.Conditional`."""
 
     default_options: dict = {}
 
@@ -68,8 +72,9 @@ class Architecture(ABC):
         Returns
         -------
         encoder : `keras.Model`
-            From scaled images ``[n, y, x, band]`` to the mean and the sigma
-            of the posterior, each ``[n, latent]``.
+            From scaled images ``[n, y, x, band]`` (and conditions, if it is
+            conditional) to the mean and the sigma of the posterior, each
+            ``[n, latent]``.
         """
 
     @abstractmethod
@@ -84,7 +89,7 @@ class Architecture(ABC):
         """
 
     @abstractmethod
-    def reconstruction_loss(self, target, output):
+    def reconstruction_loss(self, target, output, **observed):
         """Loss of each sample, in the backend's tensors.
 
         Parameters
@@ -93,6 +98,9 @@ class Architecture(ABC):
             Scaled noiseless images of the target galaxy.
         output : tensor or `dict` of tensors
             What the decoder gave.
+        **observed
+            Of conditional architectures: ``transfer`` ``[n, band, y, x/2+1]``,
+            real, and ``noise`` ``[n, band]`` in units of the survey's.
 
         Returns
         -------
@@ -101,8 +109,15 @@ class Architecture(ABC):
         """
 
     @abstractmethod
-    def scaled_images(self, output):
+    def scaled_images(self, output, transfer=None):
         """Images in the scaled unit from the decoder's output, in NumPy.
+
+        Parameters
+        ----------
+        output : `numpy.ndarray` or `dict` of `numpy.ndarray`
+            What the decoder gave.
+        transfer : `numpy.ndarray`, ``[n, band, y, x/2+1]``, optional
+            Transfer functions, for conditional architectures.
 
         Returns
         -------
@@ -139,10 +154,11 @@ class Architecture(ABC):
 
 def _registry():
     from .arcelin2020 import Arcelin2020
+    from .conditional import Conditional
     from .factorised import Factorised
     from .morphology import Morphology
 
-    return {cls.name: cls for cls in (Arcelin2020, Factorised, Morphology)}
+    return {cls.name: cls for cls in (Arcelin2020, Conditional, Factorised, Morphology)}
 
 
 def architecture_names():
@@ -153,7 +169,7 @@ def architecture_names():
     names : `tuple` [`str`]
         The names that `make_architecture` takes.
     """
-    return ("arcelin2020", "factorised", "morphology")
+    return ("arcelin2020", "conditional", "factorised", "morphology")
 
 
 def make_architecture(name, n_bands, stamp_size=64, latent_dim=32, survey=None, **options):

@@ -22,7 +22,7 @@ from ..simulation.noise import NoiseModel, QuickNormals
 from ..simulation.shards import unpack_profiles
 from .windows import Window, Windows, cut_pieces
 
-__all__ = ["AUGMENTATIONS", "SceneComposer", "mean_peak", "remove_negative", "turn"]
+__all__ = ["AUGMENTATIONS", "SceneComposer", "mean_peak", "remove_negative", "turn", "turn_psfs"]
 
 AUGMENTATIONS = {"none": (0,), "four": (0, 1, 4, 5), "eight": tuple(range(8))}
 """Ways of `turn` by name.  "eight" are all flips and quarter turns, the
@@ -111,6 +111,40 @@ def remove_negative(image):
         np.maximum(pixels[k] - np.float32(less), np.float32(0.0), out=pixels[k])
 
 
+def turn_psfs(packed, way):
+    """Turn PSFs as `turn` turns images.
+
+    Parameters
+    ----------
+    packed : `numpy.ndarray`, float32 ``[..., 3]``
+        FWHM, e1, e2.
+    way : `int`
+        As in `turn`.
+
+    Returns
+    -------
+    turned : `numpy.ndarray`, float32 ``[..., 3]``
+    """
+    # Either mirror changes the sign of e2, and transposing that of e1.
+    mirrored = -1.0 if way in (1, 2, 5, 6) else 1.0
+    return packed * np.array([1.0, -1.0 if way & 4 else 1.0, mirrored], np.float32)
+
+
+def _deepen(noisy, scenes, noise):
+    """Bring noisy scenes to other depths and into units of their own noise, in place.
+
+    Parameters
+    ----------
+    noisy, scenes : `numpy.ndarray`, float32 ``[n, band, y, x]``
+        With and without noise, in units of the survey's.
+    noise : `numpy.ndarray` ``[n, band]``
+        Noise in units of the survey's; bands of infinite noise are missing.
+    """
+    gain = 1.0 / noise
+    noisy += scenes * (gain - 1.0)[:, :, None, None]
+    noisy[gain == 0] = 0.0
+
+
 class SceneComposer:
     """Batches of noisy scenes and the noiseless targets in them.
 
@@ -139,6 +173,10 @@ class SceneComposer:
         Correlation of the noise of adjacent pixels.
     window_bytes : `int`, optional
         Profiles read at a time from opened samples; twice that is in memory.
+    observed : `~.observation.ObservationSettings`, optional
+        How much depths and bands vary, for conditional architectures.
+    observer : `~.observation.Observer`, optional
+        Tells the transfer functions of the samples' PSFs, for these.
     seed : `int`, optional
         Seed; batch number ``i`` depends on the seed, the samples, these
         settings and ``i`` alone.
@@ -155,10 +193,13 @@ class SceneComposer:
         noise="normal",
         noise_correlation=0.0,
         window_bytes=2**29,
+        observed=None,
+        observer=None,
         seed=0,
     ):
         self.samples, self.survey, self.seed = list(samples), survey, seed
         self._isolated, self._noise = isolated, (noise, noise_correlation)
+        self._observed, self._observer = observed, observer
         self._sky = np.array([band.sky_level for band in survey.bands])
         self._unit = np.array([band.electrons_per_unit for band in survey.bands])
         self.noise = (np.sqrt(self._sky) / self._unit).astype(np.float32)
@@ -208,6 +249,12 @@ class SceneComposer:
             Scenes with noise and noiseless targets, in the image unit, or in
             units of the scale.  In the scenes is the target as it is drawn;
             by itself it comes as `remove_negative` leaves it.
+        transfer, noise : `numpy.ndarray`, float32
+            With an observer only: transfer functions of the PSFs
+            ``[n, band, y, x/2+1]``, and the standard deviation of the noise
+            ``[n, band]`` in units of the survey's own, in units of which the
+            noisy scenes then come too; infinite for missing bands, which are
+            zero.
         """
         rng = np.random.Generator(np.random.SFC64([self.seed, number]))
         ways = self._ways[rng.integers(len(self._ways), size=size)]
@@ -221,6 +268,12 @@ class SceneComposer:
         # Noise comes to several scenes together: threads that hand the interpreter over for every small
         # array wait for each other. More than these would not fit the cache.
         scenes = np.empty((min(size, _GROUP), *shape[1:]), np.float32)
+        observed = None
+        if self._observer is not None:
+            observed = (
+                np.empty((size, *self.samples[0].psf.shape[1:]), np.float32),
+                self._observed.draw(np.random.default_rng([self.seed, number, 1]), *shape[:2]),
+            )
         k = 0
         for stock, targets in self._windows.take(number * size, size):
             partners = stock.partners(targets, draws[k : k + len(targets)])
@@ -234,11 +287,17 @@ class SceneComposer:
                 else:
                     scene[...] = clean[k]
                 remove_negative(clean[k])
+                if observed is not None:
+                    observed[0][k] = turn_psfs(stock.window.psf(target), ways[k])
                 k += 1
                 if k % _GROUP == 0 or k == size:
                     part = slice((k - 1) // _GROUP * _GROUP, k)
                     noise.add(scenes[: k - part.start], normals, out=noisy[part])
-        return noisy, clean
+                    if observed is not None:
+                        _deepen(noisy[part], scenes[: k - part.start], observed[1][part])
+        if observed is None:
+            return noisy, clean
+        return noisy, clean, self._observer.transfer(observed[0]), observed[1]
 
     def _paint(self, rows, factor, way, out):
         """Sum of profiles times fluxes, turned, into ``out [band, y, x]``."""

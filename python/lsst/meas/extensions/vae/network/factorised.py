@@ -78,7 +78,7 @@ class Factorised(Architecture):
             inputs, {"log_morphology": LogSoftmax(name="log_morphology")(x), "flux": flux}, name=name
         )
 
-    def reconstruction_loss(self, target, output):
+    def reconstruction_loss(self, target, output, **observed):
         pixels = ops.reshape(target, (-1, self.stamp_size**2, self.n_bands))
         flux = ops.sum(pixels, axis=1)
         morphology = pixels / ops.maximum(flux, 1e-6)[:, None, :]
@@ -96,7 +96,7 @@ class Factorised(Architecture):
         flux_loss = 0.5 * ops.sum(flux_weight * ops.square(error), axis=1)
         return shape_loss + flux_loss
 
-    def scaled_images(self, output):
+    def scaled_images(self, output, transfer=None):
         flux = self.flux_unit * np.sinh(np.clip(np.asarray(output["flux"], dtype=np.float32), -20, 20))
         images = np.exp(np.asarray(output["log_morphology"], dtype=np.float32)) * flux[:, None, :]
         images = images.reshape(len(flux), self.stamp_size, self.stamp_size, self.n_bands)

@@ -8,7 +8,16 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-__all__ = ["LatentSample", "LogSoftmax", "PixelBias", "Stretch", "residual_block"]
+__all__ = [
+    "LatentSample",
+    "LogSoftmax",
+    "PixelBias",
+    "Stretch",
+    "image_features",
+    "posterior",
+    "residual_block",
+    "saturating",
+]
 
 
 class Stretch(layers.Layer):
@@ -71,8 +80,8 @@ class PixelBias(layers.Layer):
 
     Parameters
     ----------
-    scale : `float`
-        Scale length of the profile, in pixels.
+    scale : `float` or sequence of `float`
+        Scale length of the profile, in pixels; of each band if they differ.
     """
 
     def __init__(self, scale=3.0, **kwargs):
@@ -84,7 +93,7 @@ class PixelBias(layers.Layer):
         _, ny, nx, n_bands = input_shape
         y, x = np.mgrid[:ny, :nx]
         radius = np.hypot(y - (ny - 1) / 2, x - (nx - 1) / 2)
-        cone = np.repeat((-radius / self.scale)[:, :, None], n_bands, axis=2)
+        cone = np.repeat(-radius[:, :, None], n_bands, axis=2) / np.asarray(self.scale)
         self.bias = self.add_weight(name="bias", shape=(ny, nx, n_bands))
         self.bias.assign(cone.astype("float32"))
 
@@ -101,3 +110,29 @@ def residual_block(x, filters, name):
     y = layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"{name}_a")(x)
     y = layers.Conv2D(filters, 3, padding="same", kernel_initializer="zeros", name=f"{name}_b")(y)
     return layers.Activation("relu", name=f"{name}_out")(layers.Add(name=f"{name}_add")([x, y]))
+
+
+def image_features(x, filters):
+    """Features of an image, flat: residual blocks, each behind a convolution that halves the image."""
+    x = layers.Conv2D(filters[0], 4, strides=2, padding="same", activation="relu", name="stem")(x)
+    x = residual_block(x, filters[0], "block0")
+    for i, width in enumerate(filters[1:], start=1):
+        x = layers.Conv2D(width, 3, strides=2, padding="same", activation="relu", name=f"down{i}")(x)
+        x = residual_block(x, width, f"block{i}")
+    return layers.Flatten(name="flatten")(x)
+
+
+def posterior(x, latent_dim):
+    """Mean and sigma of the approximate posterior."""
+    mean = layers.Dense(latent_dim, dtype="float32", name="mean")(x)
+    sigma = layers.Dense(latent_dim, activation="softplus", dtype="float32", name="sigma")(x)
+    return [mean, sigma]
+
+
+def saturating(snr, knee):
+    """SNR^2 up to the knee, constant beyond it.
+
+    The likelihood of pixels is proportional to SNR^2; the knee keeps a few
+    bright galaxies of a batch from outweighing all the others.
+    """
+    return ops.square(snr) / (1.0 + ops.square(snr / knee))

@@ -7,6 +7,7 @@
 import numpy as np
 
 from ..errors import ImageError, ModelPackageError
+from ..survey import PsfModel
 from .architecture import make_architecture
 from .backend import load_keras
 from .engines import check_engine, make_engine
@@ -113,9 +114,15 @@ class Network:
             ) from error
         finally:
             keras.config.set_dtype_policy(policy)
+        if self.architecture.conditional and "noise" not in card:
+            raise ModelPackageError(
+                f"the card of {package.name!r} has no noise, in units of which its architecture "
+                f"{self.architecture.name!r} works: train it again"
+            )
         set_weights(self.encoder, package.part(encoder), f"{package.name}, {encoder}")
         set_weights(self.decoder, package.part("decoder"), f"{package.name}, decoder")
         self.engine = make_engine(engine, self.encoder, self.decoder)
+        self._own_transfer = None
 
     @property
     def bands(self):
@@ -136,7 +143,7 @@ class Network:
         """Scale at the door for noise ``[n, band]`` (see `Architecture`)."""
         return self.architecture.scale(noise, self.package.card["normalisation"].get("scale"))
 
-    def encode(self, images, noise, batch_size=256):
+    def encode(self, images, noise, batch_size=256, psfs=None):
         """Approximate posterior of the central galaxies.
 
         Parameters
@@ -144,9 +151,15 @@ class Network:
         images : `numpy.ndarray`, ``[n, band, y, x]``
             Stamps centred on the galaxies, image unit, all finite.
         noise : array-like, ``[n, band]`` or ``[band]``
-            Standard deviation of the background, image unit.
+            Standard deviation of the background, image unit; infinite for a
+            band without data, whose pixels count for nothing. A network that
+            is not conditional takes such a band for empty sky.
         batch_size : `int`, optional
             Stamps that go through the network together.
+        psfs : array-like, ``[n, band, y, x]`` or ``[band, y, x]``, optional
+            PSF images with the pixel, centred on their middle pixel, for
+            conditional networks; the survey's own by default. Other networks
+            know their PSF.
 
         Returns
         -------
@@ -158,26 +171,10 @@ class Network:
         ImageError
             Raised if a shape is wrong or a value not finite.
         """
-        images = np.asarray(images, dtype=np.float32)
-        expected = (len(self.bands), self.stamp_size, self.stamp_size)
-        if images.ndim != 4 or images.shape[1:] != expected:
-            raise ImageError(
-                f"stamps have shape {images.shape}, model {self.package.name!r} takes "
-                f"[n, {', '.join(map(str, expected))}] (bands {', '.join(self.bands)})"
-            )
-        noise = np.broadcast_to(np.asarray(noise, dtype=np.float32), images.shape[:2])
-        if not np.isfinite(images).all() or not (np.isfinite(noise) & (noise > 0)).all():
-            raise ImageError("stamps must be finite and their noise positive: mask or fill bad pixels first")
-        if len(images) == 0:
-            return (np.zeros((0, self.latent_dim), np.float32),) * 2
-        scale = self.scale(noise)
-        mean, sigma = np.empty((2, len(images), self.latent_dim), np.float32)
-        for part in _batches(len(images), batch_size):
-            scaled = images[part] / scale[part][:, :, None, None]
-            mean[part], sigma[part] = self.engine.encode(scaled, batch_size)
-        return mean, sigma
+        images, noise = self._checked(images, noise)
+        return self._encode(images, noise, batch_size, self._transfer(psfs, len(images)))
 
-    def decode(self, latents, noise, batch_size=256):
+    def decode(self, latents, noise, batch_size=256, psfs=None):
         """Images of galaxies from their latents.
 
         Parameters
@@ -185,9 +182,12 @@ class Network:
         latents : `numpy.ndarray`, ``[n, latent]``
             Points of the latent space.
         noise : array-like, ``[n, band]`` or ``[band]``
-            As in `encode`.
+            As in `encode`; of no effect on conditional networks, whose
+            latents do not depend on it.
         batch_size : `int`, optional
             Latents that go through the network together.
+        psfs : array-like, optional
+            As in `encode`: the PSFs through which to draw.
 
         Returns
         -------
@@ -195,17 +195,10 @@ class Network:
             Noiseless galaxies in the image unit, PSF included.
         """
         latents = np.asarray(latents, dtype=np.float32)
-        size, n_bands = self.stamp_size, len(self.bands)
-        if len(latents) == 0:
-            return np.zeros((0, n_bands, size, size), np.float32)
-        scale = self.scale(np.broadcast_to(np.asarray(noise, dtype=np.float32), (len(latents), n_bands)))
-        images = np.empty((len(latents), n_bands, size, size), np.float32)
-        for part in _batches(len(latents), batch_size):
-            output = self.engine.decode(latents[part], batch_size)
-            images[part] = self.architecture.scaled_images(output) * scale[part][:, :, None, None]
-        return images
+        noise = np.broadcast_to(np.asarray(noise, dtype=np.float32), (len(latents), len(self.bands)))
+        return self._decode(latents, noise, batch_size, self._transfer(psfs, len(latents)))
 
-    def deblend(self, images, noise, batch_size=256):
+    def deblend(self, images, noise, batch_size=256, psfs=None):
         """Image of the central galaxy of each stamp; see `encode`.
 
         Returns
@@ -215,8 +208,79 @@ class Network:
         mean, sigma : `numpy.ndarray`, float32 ``[n, latent]``
             The posterior.
         """
-        mean, sigma = self.encode(images, noise, batch_size)
-        return self.decode(mean, noise, batch_size), mean, sigma
+        images, noise = self._checked(images, noise)
+        transfer = self._transfer(psfs, len(images))
+        mean, sigma = self._encode(images, noise, batch_size, transfer)
+        return self._decode(mean, noise, batch_size, transfer), mean, sigma
+
+    def _checked(self, images, noise):
+        images = np.asarray(images, dtype=np.float32)
+        expected = (len(self.bands), self.stamp_size, self.stamp_size)
+        if images.ndim != 4 or images.shape[1:] != expected:
+            raise ImageError(
+                f"stamps have shape {images.shape}, model {self.package.name!r} takes "
+                f"[n, {', '.join(map(str, expected))}] (bands {', '.join(self.bands)})"
+            )
+        noise = np.broadcast_to(np.asarray(noise, dtype=np.float32), images.shape[:2])
+        if not np.isfinite(images).all() or not (noise > 0).all():
+            raise ImageError("stamps must be finite and their noise positive: mask or fill bad pixels first")
+        return images, noise
+
+    @property
+    def _typical_noise(self):
+        """Noise of the survey, ``[band]``."""
+        return np.asarray(self.package.card.get("noise", 1.0), np.float32)
+
+    def _transfer(self, psfs, n):
+        """Transfer functions ``[n, band, y, x/2+1]`` for conditional architectures."""
+        if not self.architecture.conditional:
+            return None
+        if psfs is None:
+            if self._own_transfer is None:
+                models = [PsfModel(p["kind"], p["fwhm"], p["beta"]) for p in self.package.card["psf"]]
+                scales = self.package.card["pixel_scale"]
+                size = self.stamp_size - 1
+                self._own_transfer = self.architecture.transfer(
+                    np.stack([model.kernel(scale, size) for model, scale in zip(models, scales)])
+                )
+            transfer = self._own_transfer
+        else:
+            psfs = np.asarray(psfs)
+            if psfs.ndim not in (3, 4) or psfs.shape[-3] != len(self.bands):
+                raise ImageError(
+                    f"PSF images have shape {psfs.shape}: expected [{len(self.bands)} bands, y, x], or one "
+                    "such cube for each stamp"
+                )
+            transfer = self.architecture.transfer(psfs)
+        return np.broadcast_to(transfer, (n, *transfer.shape[-3:]))
+
+    def _encode(self, images, noise, batch_size, transfer):
+        if len(images) == 0:
+            return (np.zeros((0, self.latent_dim), np.float32),) * 2
+        conditional, typical = self.architecture.conditional, self._typical_noise
+        scale = self.scale(np.where(np.isinf(noise), typical, noise))
+        mean, sigma = np.empty((2, len(images), self.latent_dim), np.float32)
+        for part in _batches(len(images), batch_size):
+            scaled, told = images[part] / scale[part][:, :, None, None], ()
+            if conditional:
+                scaled[np.isinf(noise[part])] = 0.0
+                told = (self.architecture.conditions(transfer[part], noise[part] / typical),)
+            mean[part], sigma[part] = self.engine.encode(scaled, batch_size, *told)
+        return mean, sigma
+
+    def _decode(self, latents, noise, batch_size, transfer):
+        n_bands, size, typical = len(self.bands), self.stamp_size, self._typical_noise
+        images = np.empty((len(latents), n_bands, size, size), np.float32)
+        if self.architecture.conditional:
+            scale = np.broadcast_to(typical, noise.shape)
+        else:
+            scale = self.scale(np.where(np.isinf(noise), typical, noise))
+        for part in _batches(len(latents), batch_size):
+            output = self.engine.decode(latents[part], batch_size)
+            told = () if transfer is None else (transfer[part],)
+            images[part] = self.architecture.scaled_images(output, *told)
+            images[part] *= scale[part][:, :, None, None]
+        return images
 
 
 def _batches(n, batch_size):

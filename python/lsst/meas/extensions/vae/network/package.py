@@ -279,6 +279,7 @@ def _check_card(card):
     bands = card.get("bands")
     n = len(bands) if isinstance(bands, list | tuple) else 0
     architecture, normalisation = card.get("architecture"), card.get("normalisation")
+    widths = card.get("psf_fwhm_range", [])
     rules = {
         "name": (text(card.get("name")), "a text"),
         "survey": (text(card.get("survey")), "a text"),
@@ -318,6 +319,13 @@ def _check_card(card):
                 )
             ),
             "kind 'noise', or kind 'fixed' with a positive scale for each band",
+        ),
+        "psf_fwhm_range": (
+            "psf_fwhm_range" not in card
+            or isinstance(widths, list | tuple)
+            and len(widths) == n
+            and all(numbers(pair, 0, 1e3) and len(pair) == 2 and pair[0] <= pair[1] for pair in widths),
+            "the least and the largest FWHM [arcsec] for each band",
         ),
         "noise": (
             "noise" not in card or (numbers(card["noise"], 0, 1e30) and len(card["noise"]) == n),

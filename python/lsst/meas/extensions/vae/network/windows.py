@@ -82,6 +82,7 @@ class Window:
             bounds.append(np.column_stack([starts[:-1], starts[:-1] + targets, starts[1:]]))
             self._rows.append(rows)
         self._bounds = np.concatenate(bounds)
+        self._psf = np.concatenate([samples[p.sample].psf[p.first : p.last] for p in pieces])
 
     @property
     def n_scenes(self):
@@ -103,6 +104,10 @@ class Window:
     def neighbours(self, scene):
         """Rows of the neighbours, as `target`; there may be none."""
         return self._part(scene, 1, 2)
+
+    def psf(self, scene):
+        """PSFs through which a scene was drawn, float32 ``[kind, 3]``."""
+        return self._psf[scene]
 
     def _part(self, scene, start, stop):
         _, _, profiles, fluxes = self._rows[self._piece[scene]]
