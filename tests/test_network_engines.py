@@ -4,6 +4,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Engines: all give the same images, and a missing one is told or replaced."""
 
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -51,6 +53,7 @@ def make_package(name, bands=("g", "r")):
         "bands": list(bands),
         "pixel_scale": [0.2] * 2,
         "psf": [{"kind": "gaussian", "fwhm": 0.7, "beta": None}] * 2,
+        "noise": [2.0, 3.0],
         "stamp_size": 32,
         "latent_dim": 4,
         "normalisation": {"kind": architecture.normalisation, "scale": [2.0, 3.0]},
@@ -71,11 +74,33 @@ def test_without_openvino_auto_takes_keras_and_asking_for_it_tells_how_to_instal
         Network(package, engine="openvino")
 
 
+def test_openvino_reports_to_nobody_that_it_is_used(tmp_path):
+    pytest.importorskip("openvino")
+    telemetry = tmp_path / "openvino_telemetry"
+    telemetry.mkdir()
+    (telemetry / "__init__.py").write_text("print('telemetry was loaded')\n")
+    code = (
+        "import sys\n"
+        "from lsst.meas.extensions.vae.network import engines, openvino_engine\n"
+        "assert 'openvino' in engines.installed_engines()\n"
+        "assert 'openvino_telemetry' not in sys.modules\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "telemetry" not in done.stdout and not (tmp_path / "intel").exists()
+
+
 def test_auto_goes_on_with_keras_where_openvino_fails(monkeypatch, caplog):
     def fails(encoder, decoder):
         raise ModelPackageError("no such layer")
 
-    monkeypatch.setattr(engines, "_has_openvino", lambda: True)
+    monkeypatch.setattr(engines, "has_openvino", lambda: True)
     monkeypatch.setattr(engines, "OpenVinoEngine", fails)
     with caplog.at_level("WARNING"):
         assert Network(make_package("factorised")).engine.name == "keras"
@@ -83,7 +108,7 @@ def test_auto_goes_on_with_keras_where_openvino_fails(monkeypatch, caplog):
 
 
 def test_auto_leaves_a_gpu_to_keras(monkeypatch):
-    monkeypatch.setattr(engines, "_has_openvino", lambda: True)
+    monkeypatch.setattr(engines, "has_openvino", lambda: True)
     monkeypatch.setattr(engines, "_has_gpu", lambda: True)
     assert Network(make_package("factorised")).engine.name == "keras"
 

@@ -8,13 +8,13 @@
 it in memory for Intel's and AMD's processors, where `openvino` is installed.
 """
 
-import importlib
 import logging
 from abc import ABC, abstractmethod
 
 import numpy as np
 
 from ..errors import ModelPackageError
+from .libraries import has_openvino
 
 __all__ = [
     "ENGINES",
@@ -136,7 +136,7 @@ class OpenVinoEngine(Engine):
 
     def __init__(self, encoder, decoder, precision="f32"):
         super().__init__(encoder, decoder)
-        if not _has_openvino():
+        if not has_openvino():
             raise ModelPackageError(
                 "engine 'openvino' is not installed: pip install 'meas-extensions-vae[openvino]', "
                 f"or take {' or '.join(map(repr, installed_engines()))}"
@@ -182,14 +182,6 @@ class OpenVinoEngine(Engine):
                     )
 
 
-def _has_openvino():
-    try:
-        importlib.import_module("openvino")
-    except (ImportError, OSError):
-        return False
-    return True
-
-
 def installed_engines():
     """Engines that can be used here.
 
@@ -198,7 +190,7 @@ def installed_engines():
     names : `tuple` [`str`]
         The fastest on a processor first.
     """
-    return ("openvino", "keras") if _has_openvino() else ("keras",)
+    return ("openvino", "keras") if has_openvino() else ("keras",)
 
 
 def check_engine(name):
@@ -240,7 +232,7 @@ def make_engine(name, encoder, decoder):
     check_engine(name)
     if name == "openvino":
         return OpenVinoEngine(encoder, decoder)
-    if name == "auto" and _has_openvino() and not _has_gpu():
+    if name == "auto" and has_openvino() and not _has_gpu():
         try:
             return OpenVinoEngine(encoder, decoder)
         except ModelPackageError as error:

@@ -4,20 +4,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A Keras model rebuilt as an OpenVINO graph, in memory.
 
-OpenVINO's own converter writes files, needs TensorFlow and reports to its
-makers (``openvino-telemetry``): it is never called.
+To be imported only where `~.libraries.has_openvino`.
 """
 
 import keras
 import numpy as np
 
+from .libraries import load_openvino
 from .rebuild import GraphBuilder
 
-try:
-    import openvino
-    from openvino import opset13 as ops
-except (ImportError, OSError):  # `make_engine` tells; this module is not used then.
-    openvino = ops = None
+openvino = load_openvino()
+ops = openvino.opset13
 
 __all__ = ["CompiledModel", "build_graph"]
 
