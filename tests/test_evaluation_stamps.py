@@ -151,7 +151,7 @@ def test_a_network_sees_the_noisy_scenes_and_the_skys_noise(blends):
         calls.append((images.copy(), noise, batch_size))
         return images, None, None
 
-    network = SimpleNamespace(deblend=deblend)
+    network = SimpleNamespace(deblend=deblend, architecture=SimpleNamespace(conditional=False))
     table = measure_stamps([blends], {"deblender": network_method(network, 5)}, bands=("i", "r"))
     images, noise, batch_size = calls[0]
     np.testing.assert_array_equal(images, compose(blends).noisy[:][:, [2, 1]])
@@ -159,6 +159,25 @@ def test_a_network_sees_the_noisy_scenes_and_the_skys_noise(blends):
     survey = get_survey("arcelin2020", BANDS)
     np.testing.assert_allclose(noise, [np.sqrt(survey[band].sky_level) for band in ("i", "r")])
     assert batch_size == 5 and set(table["method"]) == {"deblender"}
+
+
+def test_a_conditional_network_is_told_the_psfs_of_each_scene():
+    sample = simulate(6, kind="isolated", n=3, psf_fwhm_scatter=0.2, psf_shear_sigma=0.05)
+    seen = []
+
+    def deblend(images, noise, batch_size, psfs):
+        seen.append(psfs)
+        return images, None, None
+
+    network = SimpleNamespace(deblend=deblend, architecture=SimpleNamespace(conditional=True))
+    measure_stamps([sample], {"deblender": network_method(network)}, bands=("i", "r"))
+    assert seen[0].shape == (3, 2, 63, 63)
+    for index in range(3):
+        for place, band in enumerate(("i", "r")):
+            kind = sample.band_profile[BANDS.index(band)]
+            expected = sample.psf_models(index)[kind].kernel(0.2, 63)
+            np.testing.assert_allclose(seen[0][index, place], expected, atol=1e-7)
+    assert abs(seen[0][0] - seen[0][1]).max() > 1e-3
 
 
 def test_images_without_light_or_with_nan_are_flagged(blends):

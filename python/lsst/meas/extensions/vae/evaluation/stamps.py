@@ -28,6 +28,7 @@ __all__ = [
     "join_errors",
     "measure_stamps",
     "network_method",
+    "psf_images",
     "undeblended",
 ]
 
@@ -101,18 +102,39 @@ class StampBatch:
         order = [self.sample.bands.index(band) for band in self.bands]
         return (np.sqrt(sky) / unit)[order]
 
-    def psfs(self, size=63):
-        """PSF images with the pixel, float32 ``[n, band, y, x]``; equal ones are drawn once."""
-        kinds = [int(self.sample.band_profile[self.sample.bands.index(band)]) for band in self.bands]
-        drawn, psfs = {}, np.empty((len(self.scenes), len(kinds), size, size), np.float32)
-        for k, index in enumerate(self.scenes):
-            for b, kind in enumerate(kinds):
-                key = kind, self.sample.psf[index, kind].tobytes()
-                if key not in drawn:
-                    scale = self.sample.profile_kinds[kind][1]
-                    drawn[key] = self.sample.psf_models(index)[kind].kernel(scale, size)
-                psfs[k, b] = drawn[key]
-        return psfs
+    def psfs(self):
+        """PSF images; see `psf_images`."""
+        return psf_images(self.sample, self.scenes, self.bands)
+
+
+def psf_images(sample, scenes, bands, size=63):
+    """PSF images, with the pixel, of some scenes of a sample.
+
+    Parameters
+    ----------
+    sample : `~..simulation.shards.StampSample`
+        Knows the PSFs.
+    scenes : sequence of `int`
+        Numbers of the scenes.
+    bands : sequence of `str`
+        Bands wanted.
+    size : `int`, optional
+        Side of the images, odd [pixel].
+
+    Returns
+    -------
+    psfs : `numpy.ndarray`, float32 ``[n, band, y, x]``
+        Of unit sum; equal ones are drawn once.
+    """
+    kinds = [int(sample.band_profile[sample.bands.index(band)]) for band in bands]
+    drawn, psfs = {}, np.empty((len(scenes), len(kinds), size, size), np.float32)
+    for k, index in enumerate(scenes):
+        for b, kind in enumerate(kinds):
+            key = kind, sample.psf[index, kind].tobytes()
+            if key not in drawn:
+                drawn[key] = sample.psf_models(index)[kind].kernel(sample.profile_kinds[kind][1], size)
+            psfs[k, b] = drawn[key]
+    return psfs
 
 
 def undeblended(batch):
@@ -127,6 +149,8 @@ def isolated(batch):
 
 def network_method(network, batch_size=256):
     """A network as a method: its image of the central galaxy, of the posterior's mean.
+
+    A conditional network is told the PSFs of each scene.
 
     Parameters
     ----------

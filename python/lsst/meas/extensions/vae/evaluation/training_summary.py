@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import ShardError, VaeError
 from ..simulation.noise import NoiseModel
 from .simulation_figures import colour_bands, scene_rgb
-from .stamps import check_network
+from .stamps import check_network, psf_images
 
 __all__ = ["Flops", "Look", "Scene", "count_flops", "layer_flops", "look_at", "matmul_rate"]
 
@@ -249,11 +249,15 @@ def look_at(network, sample, n_scenes=1000, isolated=False, noise="normal", nois
         )
         return noisy[:, order], targets[:, order]
 
+    def psfs(scenes):
+        return psf_images(sample, scenes, network.bands) if network.architecture.conditional else None
+
     number = min(n_scenes, sample.n_scenes)
     parts = []
     for start in range(0, number, _STEP):
-        noisy, _ = compose(range(start, min(start + _STEP, number)))
-        parts.append(network.encode(noisy, sigma_sky, _STEP))
+        part = range(start, min(start + _STEP, number))
+        noisy, _ = compose(part)
+        parts.append(network.encode(noisy, sigma_sky, _STEP, psfs(part)))
     mean, sigma = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     if not (np.isfinite(mean).all() and np.isfinite(sigma).all()):
         raise VaeError(f"{network.package.name}: posteriors are not finite; the training has failed")
@@ -264,7 +268,7 @@ def look_at(network, sample, n_scenes=1000, isolated=False, noise="normal", nois
     info = {**sample.survey_info, "bands": [sample.survey_info["bands"][k] for k in order]}
     colours = colour_bands(network.bands)
     noisy, targets = compose(chosen)
-    outputs = network.decode(mean[chosen], sigma_sky)
+    outputs = network.decode(mean[chosen], sigma_sky, psfs=psfs(chosen))
     scenes = []
     for index, *images in zip(chosen, noisy, targets, outputs, strict=True):
         sums = [float(image[band].sum()) for image in images[1:]]
