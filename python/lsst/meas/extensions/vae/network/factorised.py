@@ -16,7 +16,7 @@ import numpy as np
 from keras import layers, ops
 
 from .architecture import Architecture
-from .layers import LogSoftmax, PixelBias, Stretch, residual_block
+from .layers import LogSoftmax, PixelBias, Stretch, image_features, posterior, residual_block, saturating
 
 __all__ = ["Factorised"]
 
@@ -41,16 +41,9 @@ class Factorised(Architecture):
         size, filters = self.stamp_size, self.options["filters"]
         inputs = keras.Input((size, size, self.n_bands), name="image")
         x = Stretch("arcsinh", name="stretch")(inputs)
-        x = layers.Conv2D(filters[0], 4, strides=2, padding="same", activation="relu", name="stem")(x)
-        x = residual_block(x, filters[0], "block0")
-        for i, width in enumerate(filters[1:], start=1):
-            x = layers.Conv2D(width, 3, strides=2, padding="same", activation="relu", name=f"down{i}")(x)
-            x = residual_block(x, width, f"block{i}")
-        x = layers.Flatten(name="flatten")(x)
+        x = image_features(x, filters)
         x = layers.Dense(self.options["hidden"], activation="relu", name="hidden")(x)
-        mean = layers.Dense(self.latent_dim, dtype="float32", name="mean")(x)
-        sigma = layers.Dense(self.latent_dim, activation="softplus", dtype="float32", name="sigma")(x)
-        return keras.Model(inputs, [mean, sigma], name=name)
+        return keras.Model(inputs, posterior(x, self.latent_dim), name=name)
 
     def build_decoder(self, name="decoder"):
         size, filters = self.stamp_size, self.options["filters"]
@@ -83,11 +76,8 @@ class Factorised(Architecture):
         flux = ops.sum(pixels, axis=1)
         morphology = pixels / ops.maximum(flux, 1e-6)[:, None, :]
         snr = ops.sqrt(ops.sum(ops.square(pixels), axis=1))
-        # Proportional to SNR^2, as the likelihood of the pixels is, up to the
-        # knee and constant beyond it, so that a few bright galaxies in a
-        # batch do not outweigh all the others.
-        weight = _saturating(snr, self.options["snr_knee"])
-        flux_weight = 1.0 + _saturating(snr, self.options["flux_snr_knee"])
+        weight = saturating(snr, self.options["snr_knee"])
+        flux_weight = 1.0 + saturating(snr, self.options["flux_snr_knee"])
         # Kullback-Leibler divergence: cross-entropy less its own minimum, so
         # that the loss of a perfect shape is zero.
         entropy = ops.log(ops.maximum(morphology, 1e-12)) - output["log_morphology"]
@@ -101,7 +91,3 @@ class Factorised(Architecture):
         images = np.exp(np.asarray(output["log_morphology"], dtype=np.float32)) * flux[:, None, :]
         images = images.reshape(len(flux), self.stamp_size, self.stamp_size, self.n_bands)
         return np.moveaxis(images, -1, 1).astype(np.float32)
-
-
-def _saturating(snr, knee):
-    return ops.square(snr) / (1.0 + ops.square(snr / knee))
