@@ -159,6 +159,88 @@ def test_a_fixed_scale_comes_from_the_sample_that_is_named_even_of_the_test_spli
     assert package.card["training"]["prior"]["normalisation_sample"]["split"] == "test"
 
 
+# -- distillation ----------------------------------------------------------------
+
+
+def test_the_teacher_sees_what_the_encoder_sees_less_the_neighbours(samples, survey):
+    from lsst.meas.extensions.vae.network.training import _batches
+
+    options = dict(noise="sky", seed=4)
+    composer, alone = (
+        SceneComposer([samples["train"]], survey, isolated=i, **options) for i in (False, True)
+    )
+    batches = _batches(composer, composer.noise, TrainingSettings(**SETTINGS), 3, alone)
+    blends, targets = next(batches)
+    batches.close()
+    neighbours = blends - targets
+    # The noise, of sigma 1, is the same to rounding: neighbours are nowhere negative.
+    assert targets.min() < -2
+    np.testing.assert_allclose(np.minimum(neighbours, 0), 0, atol=2e-3)
+    assert neighbours.sum(axis=(1, 2, 3)).max() > 100
+
+
+def test_the_divergence_of_two_gaussians_is_that_of_its_definition():
+    from lsst.meas.extensions.vae.network.variational import gaussian_divergence
+
+    rng = np.random.default_rng(0)
+    mean, other = rng.normal(size=(2, 1, 1)).astype("f4")
+    sigma, known = np.float32([[0.3]]), np.float32([[0.7]])
+    z = mean + sigma * rng.normal(size=(400_000, 1))
+    ratio = 0.5 * ((z - other) / known) ** 2 - 0.5 * ((z - mean) / sigma) ** 2 + np.log(known / sigma)
+    found = np.asarray(gaussian_divergence(mean, sigma, other, known))
+    np.testing.assert_allclose(found, ratio.mean(), rtol=1e-2)
+    np.testing.assert_allclose(np.asarray(gaussian_divergence(mean, sigma, mean, sigma)), 0, atol=1e-6)
+
+
+def test_distillation_comes_first_lets_the_decoder_be_and_resumes(prior, samples, survey, tmp_path):
+    from lsst.meas.extensions.vae.network.training import train
+
+    rows = []
+
+    def stop(row):
+        rows.append(row)
+        if row["epoch"] in (1, 4):
+            raise KeyboardInterrupt
+
+    change = {"epochs": 6, "distil_epochs": 4, "encoder_init": "random", "ema": 0.5}
+    arguments = (
+        "deblender",
+        [samples["train"]],
+        samples["validation"],
+        survey,
+        TrainingSettings(**{**SETTINGS, **change}),
+    )
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(*arguments, tmp_path / "cut", prior=prior, on_epoch=stop)
+    resumed = train(*arguments, tmp_path / "cut", prior=prior, on_epoch=rows.append)
+    assert [row["epoch"] for row in rows] == list(range(6))
+    assert ["distillation" in row for row in rows] == [True] * 4 + [False] * 2
+    assert ["reconstruction" in row for row in rows] == [False] * 4 + [True] * 2
+    assert rows[3]["distillation"] < 0.8 * rows[0]["distillation"]
+    whole = train(*arguments, tmp_path / "whole", prior=prior)
+    for name, value in whole.parts["deblender_encoder"].items():
+        np.testing.assert_allclose(
+            resumed.parts["deblender_encoder"][name], value, rtol=1e-3, atol=1e-4, err_msg=name
+        )
+    for part in ("decoder", "prior_encoder"):
+        for name, value in prior.parts[part].items():
+            np.testing.assert_array_equal(whole.parts[part][name], value, err_msg=name)
+
+
+def test_distillation_without_a_teacher_is_refused(prior, samples, survey, tmp_path):
+    from lsst.meas.extensions.vae.network.training import train
+
+    settings = TrainingSettings(**SETTINGS, distil_epochs=1)
+    common = ([samples["train"]], samples["validation"], survey, settings, tmp_path)
+    with pytest.raises(TrainingError, match="distilEpochs is for the deblender"):
+        train("prior", *common)
+    parts = {name: weights for name, weights in prior.parts.items() if name != "prior_encoder"}
+    without = ModelPackage(prior.card, {**parts, "deblender_encoder": prior.parts["prior_encoder"]})
+    with pytest.raises(TrainingError, match="no prior_encoder.*distilEpochs to 0"):
+        train("deblender", *common, prior=without)
+
+
 # -- averages and the best epoch -------------------------------------------------
 
 
@@ -336,6 +418,8 @@ def test_a_checkpoint_of_other_settings_or_samples_is_not_continued():
         {"noise": "poisson", "noise_correlation": 0.3},
         {"window_megabytes": 0},
         {"ema": 1.0},
+        {"distil_epochs": -1},
+        {"distil_epochs": 2, "freeze_decoder": False},
     ],
 )
 def test_settings_that_make_no_sense_are_named(change):

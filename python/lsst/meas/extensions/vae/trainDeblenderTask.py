@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """TrainDeblenderTask: learn to see the central galaxy of a blend."""
 
-__all__ = ["TrainDeblenderConfig", "TrainDeblenderTask"]
+__all__ = ["DeblenderTrainingConfig", "TrainDeblenderConfig", "TrainDeblenderTask"]
 
 from typing import Literal
 
@@ -17,6 +17,17 @@ from .config.settings import makeSettings
 from .network.settings import TrainingSettings
 from .trainPriorTask import TrainingConfig, loadSplits, runTraining
 from .vaeTask import VaeTask, connection
+
+
+class DeblenderTrainingConfig(TrainingConfig):
+    """How a deblender is trained."""
+
+    distilEpochs: int = Field(
+        0,
+        ge=0,
+        description="First epochs in which the encoder learns the prior encoder's latents of the targets "
+        "without their neighbours, which takes no decoder, before it learns from images.",
+    )
 
 
 class TrainDeblenderConfig(Config):
@@ -33,7 +44,9 @@ class TrainDeblenderConfig(Config):
         True,
         description="Leave the prior's decoder as it is? The published code trains it with ten bands.",
     )
-    training: TrainingConfig = Field(default_factory=TrainingConfig, description="How it is trained.")
+    training: DeblenderTrainingConfig = Field(
+        default_factory=DeblenderTrainingConfig, description="How it is trained."
+    )
 
 
 class TrainDeblenderConnections(pipeBase.PipelineTaskConnections, dimensions=("skymap",)):

@@ -13,7 +13,7 @@ __all__ = ["LATER", "STAGES", "TrainingSettings"]
 
 STAGES = ("prior", "deblender")
 
-LATER = {"ema": 0.0}
+LATER = {"ema": 0.0, "distil_epochs": 0}
 """Settings that trainings of earlier versions lacked, at the values with which
 they behave as those did: such trainings can still be resumed."""
 
@@ -47,6 +47,10 @@ class TrainingSettings:
         Decay a step of the exponential moving average of the weights, which
         is what is validated and packed; 0 for the weights themselves.  See
         `~.optimizer.AveragingAdam`.
+    distil_epochs : `int`
+        Deblender stage only: first epochs in which the encoder learns the
+        prior encoder's posteriors of the targets without their neighbours,
+        before it learns from images; see `~.variational.DistillationModel`.
     precision : {"auto", "float32", "bfloat16"}
         Arithmetic of the convolutions; "auto" is bfloat16 for architectures
         that tolerate it (not the paper's, which is kept as published).
@@ -96,6 +100,7 @@ class TrainingSettings:
     kl_warmup_epochs: int = 0
     gradient_clip: float = 0.0
     ema: float = 0.0
+    distil_epochs: int = 0
     precision: str = "auto"
     encoder_init: str = "prior"
     freeze_decoder: bool = True
@@ -136,11 +141,16 @@ class TrainingSettings:
             1,
         )
         least |= {"workers": 1, "collapse_epochs": 1, "seed": 0, "warmup_steps": 0, "kl_warmup_epochs": 0}
-        least |= {"window_megabytes": 1}
+        least |= {"window_megabytes": 1, "distil_epochs": 0}
         least |= {"kl_weight": 0, "gradient_clip": 0, "patience": 0, "max_seconds": 0}
         for name, value in least.items():
             if not getattr(self, name) >= value:
                 raise TrainingError(f"{name} is {getattr(self, name)!r}: expected at least {value}")
+        if self.distil_epochs and not self.freeze_decoder:
+            raise TrainingError(
+                f"distil_epochs is {self.distil_epochs!r} without freeze_decoder: the prior encoder's "
+                "latents are those of the prior's decoder, so freeze it or set distil_epochs to 0"
+            )
         if not 0 <= self.ema < 1:
             raise TrainingError(f"ema is {self.ema!r}: expected at least 0 and below 1, such as 0.999")
         if not 0 < self.learning_rate <= 1:

@@ -29,32 +29,40 @@ from ..errors import TrainingError
 from ..version import __version__
 from .architecture import make_architecture
 from .checkpoint import Checkpoint, check_same_training
+from .checks import check_training
 from .composer import SceneComposer, mean_peak
+from .devices import all_devices, has_gpu
 from .model import get_weights, set_weights
 from .optimizer import make_optimizer
 from .package import ModelPackage
-from .settings import STAGES
 from .validation import ValidationSet
-from .variational import VariationalModel
+from .variational import DistillationModel, VariationalModel
 
 __all__ = ["train"]
 
 _log = logging.getLogger(__name__)
 
 
-def _batches(composer, scale, settings, epoch):
+def _batches(composer, scale, settings, epoch, teacher=None):
     """Batches in order, composed ahead of their use by threads.
 
     Batch number ``i`` is the same however the training came there, so a
-    resumed one sees the data that it would have seen.
+    resumed one sees the data that it would have seen.  With a teacher's
+    composer, of the same seed and without neighbours, targets are noisy: what
+    is left of each scene, its noise too, without the neighbours.
     """
     ahead = 2 * settings.workers + 2
     number = epoch * settings.steps_per_epoch
+
+    def compose(number):
+        noisy, clean = composer.batch(number, settings.batch_size, scale)
+        return noisy, clean if teacher is None else teacher.batch(number, settings.batch_size, scale)[0]
+
     with ThreadPoolExecutor(settings.workers) as pool:
         waiting = deque()
         while True:
             while len(waiting) < ahead:
-                waiting.append(pool.submit(composer.batch, number, settings.batch_size, scale))
+                waiting.append(pool.submit(compose, number))
                 number += 1
             yield waiting.popleft().result()
 
@@ -66,12 +74,12 @@ class _Loop(keras.callbacks.Callback):
         super().__init__()
         self.trainer = trainer
         self.started = time.monotonic()
-        self.reason = "all epochs done"
+        self.reason, self.stopped = "all epochs done", False
 
     def on_epoch_begin(self, epoch, logs=None):
         settings = self.trainer.settings
         rise = min(1.0, (epoch + 1) / settings.kl_warmup_epochs) if settings.kl_warmup_epochs else 1.0
-        self.model.kl_weight.assign(settings.kl_weight * rise)
+        self.trainer.model.kl_weight.assign(settings.kl_weight * rise)
         self.epoch_started = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -107,8 +115,9 @@ class _Loop(keras.callbacks.Callback):
                 f"posterior collapse: {row['active_latents']} of {settings.latent_dim} latents are active "
                 f"after epoch {epoch}; lower klWeight (now {settings.kl_weight}) or raise klWarmupEpochs"
             )
-        stale = epoch - state["best_epoch"]
-        if settings.schedule == "plateau" and stale and stale % 3 == 0:
+        # What the teacher cannot teach is no lack of progress.
+        stale = epoch - max(state["best_epoch"], settings.distil_epochs - 1)
+        if settings.schedule == "plateau" and stale > 0 and stale % 3 == 0:
             rate = trainer.optimizer.learning_rate
             rate.assign(ops.convert_to_numpy(rate) / 3.0)
         self._save()
@@ -122,7 +131,7 @@ class _Loop(keras.callbacks.Callback):
         self.trainer.checkpoint.save(self.trainer.model, self.trainer.state, self.trainer.best)
 
     def _stop(self, reason):
-        self.reason = reason
+        self.reason, self.stopped = reason, True
         self.model.stop_training = True
 
 
@@ -151,21 +160,7 @@ class _Trainer:
         self.checkpoint = Checkpoint(self.directory / f"{stage}.checkpoint.safetensors")
         size, n_bands = self.samples[0].profiles.shape[-1], len(survey.bands)
         isolated = stage == "prior"
-        self.composer = SceneComposer(
-            self.samples,
-            survey,
-            recompose=settings.recompose and not isolated,
-            augment=settings.augment,
-            isolated=isolated,
-            noise=settings.noise,
-            noise_correlation=settings.noise_correlation,
-            window_bytes=settings.window_megabytes * 2**20,
-            seed=settings.seed,
-        )
         self.normalisation_sample = None
-        for package in (prior, start):
-            if package is not None:
-                self._check_package(package, size)
         origin = start if prior is None else prior
         if origin is None:
             self.architecture = make_architecture(
@@ -187,6 +182,7 @@ class _Trainer:
                 **card["architecture"]["options"],
             )
             self.normalisation = dict(card["normalisation"])
+        self.composer = self._make_composer(isolated)
         scale = self.architecture.scale(self.composer.noise, self.normalisation.get("scale"))
         self.scale = scale
         self.validation = ValidationSet(
@@ -213,28 +209,37 @@ class _Trainer:
             "best_epoch": -1,
         }
 
-    def _check_package(self, package, size):
-        card = package.card
-        for what, found, expected in (
-            ("survey", self.survey.name, card["survey"]),
-            ("bands", list(self.survey.band_names), list(card["bands"])),
-            ("stamp size", size, card["stamp_size"]),
-        ):
-            if found != expected:
-                raise TrainingError(
-                    f"the sample's {what} is {found!r}, the package {package.name!r} has {expected!r}: "
-                    "train the prior and the deblender on samples of one survey"
-                )
-
-    def build(self):
+    def _make_composer(self, isolated):
         settings = self.settings
-        keras.utils.set_random_seed(settings.seed)
-        precision = settings.precision
+        return SceneComposer(
+            self.samples,
+            self.survey,
+            recompose=settings.recompose and not isolated,
+            augment=settings.augment,
+            isolated=isolated,
+            noise=settings.noise,
+            noise_correlation=settings.noise_correlation,
+            window_bytes=settings.window_megabytes * 2**20,
+            seed=settings.seed,
+        )
+
+    @contextlib.contextmanager
+    def _arithmetic(self):
+        """Within it, networks are built in the settings' precision."""
+        precision = self.settings.precision
         if precision == "auto":
             precision = "float32" if self.architecture.name == "arcelin2020" else "bfloat16"
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
         try:
+            yield
+        finally:
+            keras.config.set_dtype_policy(policy)
+
+    def build(self):
+        settings = self.settings
+        keras.utils.set_random_seed(settings.seed)
+        with self._arithmetic():
             encoder, decoder = self.architecture.build_encoder(), self.architecture.build_decoder()
             if self.stage == "deblender":
                 set_weights(decoder, self.prior.part("decoder"), f"prior {self.prior.name}")
@@ -247,16 +252,26 @@ class _Trainer:
                 set_weights(encoder, self.start.part("prior_encoder"), self.start.name)
                 set_weights(decoder, self.start.part("decoder"), self.start.name)
             self.model = VariationalModel(self.architecture, encoder, decoder, settings)
-        finally:
-            keras.config.set_dtype_policy(policy)
         self.optimizer = make_optimizer(settings)
+        self._compile(self.model)
+        self.optimizer.build(self.model.trainable_variables)
+
+    def _build_distillation(self):
+        """The same encoder and optimizer, with the prior's encoder as the teacher."""
+        with self._arithmetic():
+            teacher = self.architecture.build_encoder("teacher")
+            set_weights(teacher, self.prior.part("prior_encoder"), f"prior {self.prior.name}")
+            model = DistillationModel(self.model.encoder, teacher, self.settings)
+        self._compile(model)
+        return model
+
+    def _compile(self, model):
         # XLA compiles convolutions for GPUs better, and for CPUs worse, than
         # TensorFlow's own kernels do.
-        jit = "auto" if keras.backend.backend() != "tensorflow" else _has_gpu()
-        self.model.compile(optimizer=self.optimizer, jit_compile=jit)
+        jit = "auto" if keras.backend.backend() != "tensorflow" else has_gpu()
+        model.compile(optimizer=self.optimizer, jit_compile=jit)
         size, n_bands = self.architecture.stamp_size, self.architecture.n_bands
-        self.model(np.zeros((1, n_bands, size, size), np.float32))
-        self.optimizer.build(self.model.trainable_variables)
+        model(np.zeros((1, n_bands, size, size), np.float32))
 
     def weights(self):
         """Weights of both networks: encoder's and decoder's, by name."""
@@ -296,29 +311,35 @@ class _Trainer:
             self.state = state
             _log.info("%s: resumes after epoch %d of %d", self.stage, state["epoch"], self.settings.epochs)
         loop = _Loop(self)
+        distilled = min(self.settings.distil_epochs, self.settings.epochs)
+        if self.state["epoch"] < distilled:
+            self._fit(self._build_distillation(), distilled, loop, teacher=self._make_composer(isolated=True))
+        if self.state["epoch"] < self.settings.epochs and not loop.stopped:
+            self._fit(self.model, self.settings.epochs, loop)
+        _log.info("%s: stopped after epoch %d: %s", self.stage, self.state["epoch"], loop.reason)
+        with self.optimizer.averaged():
+            return self.package(loop.reason)
+
+    def _fit(self, model, epochs, loop, teacher=None):
         callbacks = [loop]
         board = _tensorboard(self.directory / "tensorboard" / self.stage)
         if board is not None:
             callbacks.append(board)
-        if self.state["epoch"] < self.settings.epochs:
-            batches = _batches(self.composer, self.scale, self.settings, self.state["epoch"])
-            try:
-                self.model.fit(
-                    batches,
-                    steps_per_epoch=self.settings.steps_per_epoch,
-                    epochs=self.settings.epochs,
-                    initial_epoch=self.state["epoch"],
-                    verbose=int(sys.stdout.isatty()),  # a bar for each epoch on a terminal
-                    shuffle=False,
-                    callbacks=callbacks,
-                )
-            finally:
-                # TensorFlow may still be inside it, and then closes it itself.
-                with contextlib.suppress(ValueError):
-                    batches.close()
-        _log.info("%s: stopped after epoch %d: %s", self.stage, self.state["epoch"], loop.reason)
-        with self.optimizer.averaged():
-            return self.package(loop.reason)
+        batches = _batches(self.composer, self.scale, self.settings, self.state["epoch"], teacher)
+        try:
+            model.fit(
+                batches,
+                steps_per_epoch=self.settings.steps_per_epoch,
+                epochs=epochs,
+                initial_epoch=self.state["epoch"],
+                verbose=int(sys.stdout.isatty()),  # a bar for each epoch on a terminal
+                shuffle=False,
+                callbacks=callbacks,
+            )
+        finally:
+            # TensorFlow may still be inside it, and then closes it itself.
+            with contextlib.suppress(ValueError):
+                batches.close()
 
     def _take_best(self):
         """Put the best epoch's weights, if ``patience`` asks for them, in the place of the last's.
@@ -461,60 +482,13 @@ def train(
         Raised if the samples do not fit, the loss is not finite, the
         posterior collapses, or the checkpoint is of another training.
     """
-    if stage not in STAGES:
-        raise TrainingError(f"unknown stage {stage!r}; the stages are {', '.join(STAGES)}")
-    if stage == "deblender" and prior is None:
-        raise TrainingError(
-            "the deblender stage needs a prior: run the prior stage first and give its package"
-        )
     samples = list(samples)
-    _check_samples(stage, samples, validation, survey, settings)
-    if normalisation_sample is not None:
-        _check_fit(normalisation_sample, survey, samples[0])
-    if stage == "deblender" and start is not None and settings.freeze_decoder:
-        _check_decoders(prior, start)
-    return _Trainer(
+    check_training(stage, samples, validation, survey, settings, prior, start, normalisation_sample)
+    trainer = _Trainer(
         stage, samples, validation, survey, settings, directory, prior, on_epoch, normalisation_sample, start
-    ).run()
-
-
-def _check_decoders(prior, start):
-    ours, theirs = prior.part("decoder"), start.part("decoder")
-    if set(ours) != set(theirs) or not all(np.array_equal(ours[name], theirs[name]) for name in ours):
-        raise TrainingError(
-            f"the decoders of the prior {prior.name!r} and of {start.name!r}, whose weights the training "
-            "would start from, differ: give the prior that it was trained with"
-        )
-
-
-def _check_samples(stage, samples, validation, survey, settings):
-    n_scenes = sum(sample.n_scenes for sample in samples)
-    if n_scenes < settings.batch_size:
-        raise TrainingError(
-            f"the samples have {n_scenes} scenes, fewer than one batch of "
-            f"{settings.batch_size}: simulate more or lower batchSize"
-        )
-    for sample in (*samples, validation):
-        if sample.split == "test":
-            raise TrainingError(
-                "the test split may not be trained or validated on: take 'train' and 'validation'"
-            )
-        _check_fit(sample, survey, samples[0])
-    if stage == "deblender" and not any(sample.kind == "blended" for sample in samples):
-        raise TrainingError("the deblender stage needs a blended sample: simulate one with kind='blended'")
-
-
-def _check_fit(sample, survey, first):
-    if sample.survey != survey.name or tuple(sample.bands) != survey.band_names:
-        raise TrainingError(
-            f"a sample of {sample.survey} {''.join(sample.bands)} among samples of "
-            f"{survey.name} {''.join(survey.band_names)}: train on one survey"
-        )
-    if sample.profiles.shape[1:] != first.profiles.shape[1:]:
-        raise TrainingError(
-            f"profiles of {sample.profiles.shape[1:]} [kind, y, x] among profiles of "
-            f"{first.profiles.shape[1:]}: train on one size"
-        )
+    )
+    with all_devices(settings.batch_size):
+        return trainer.run()
 
 
 def _git_version():
@@ -537,12 +511,6 @@ def _tensorboard(directory):
     if keras.backend.backend() != "tensorflow":
         return None
     return keras.callbacks.TensorBoard(log_dir=str(directory), write_graph=False, update_freq="epoch")
-
-
-def _has_gpu():
-    import tensorflow as tf
-
-    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def _jsonable(options):
