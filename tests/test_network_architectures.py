@@ -159,3 +159,29 @@ def test_groups_of_bands_follow_from_the_survey():
     assert ours.groups.tolist() == [0] * 6 + [1, 2, 2, 2]
     output = ours.build_decoder()(np.zeros((1, 4), "f4"))
     assert output["log_morphology"].shape == (1, 4096, 3)
+
+
+def test_the_likelihood_of_pixels_is_half_of_chi_squared_with_the_galaxys_own_noise():
+    sky = (100.0, 400.0)
+    options = dict(groups=(0,), likelihood="gaussian")
+    without, ours = (make_architecture("morphology", 2, **options, **more) for more in ({}, {"sky": sky}))
+    target = gaussian_images(bands=2)
+    rng = np.random.default_rng(0)
+    maps = rng.dirichlet(np.ones(4096), size=2).astype("f4")
+    output = {"log_morphology": np.log(maps)[:, :, None], "flux": np.float32([[3.0, -1.0], [5.0, 2.0]])}
+    model = np.moveaxis(ours.scaled_images(output), 1, -1)
+    chi2 = (target.astype("f8") - model) ** 2
+    np.testing.assert_allclose(
+        np.asarray(without.reconstruction_loss(target, output)), chi2.sum(axis=(1, 2, 3)) / 2, rtol=1e-4
+    )
+    # In electrons: the pixel's own variance over the sky's.
+    variance = (np.array(sky) + target * np.sqrt(sky)) / np.array(sky)
+    np.testing.assert_allclose(
+        np.asarray(ours.reconstruction_loss(target, output)),
+        (chi2 / variance).sum(axis=(1, 2, 3)) / 2,
+        rtol=1e-4,
+    )
+    with pytest.raises(ModelPackageError, match=r"likelihood 'cauchy': expected"):
+        make_architecture("morphology", 2, likelihood="cauchy")
+    with pytest.raises(ModelPackageError, match="'factorised' has no option 'likelihood'"):
+        make_architecture("factorised", 2, likelihood="gaussian")

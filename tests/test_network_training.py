@@ -159,6 +159,17 @@ def test_a_fixed_scale_comes_from_the_sample_that_is_named_even_of_the_test_spli
     assert package.card["training"]["prior"]["normalisation_sample"]["split"] == "test"
 
 
+def test_the_likelihood_is_kept_in_the_card_for_the_deblender(samples, survey, tmp_path):
+    from lsst.meas.extensions.vae.network.training import train
+
+    change = {"architecture": "morphology", "likelihood": "gaussian", "epochs": 1, "gradient_clip": 100.0}
+    common = ([samples["train"]], samples["validation"], survey, TrainingSettings(**{**SETTINGS, **change}))
+    package = train("prior", *common, tmp_path / "prior")
+    options = package.card["architecture"]["options"]
+    assert options["likelihood"] == "gaussian"
+    assert options["sky"] == pytest.approx([band.sky_level for band in survey.bands])
+
+
 # -- distillation ----------------------------------------------------------------
 
 
@@ -419,6 +430,7 @@ def test_a_checkpoint_of_other_settings_or_samples_is_not_continued():
         {"window_megabytes": 0},
         {"ema": 1.0},
         {"distil_epochs": -1},
+        {"likelihood": "cauchy"},
         {"distil_epochs": 2, "freeze_decoder": False},
     ],
 )

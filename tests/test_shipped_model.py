@@ -87,3 +87,13 @@ def test_the_models_are_nearer_to_the_targets_than_the_pixels_are(deblended):
     blended = pixels > 0.2
     assert blended.sum() > 15
     assert np.median(model[blended]) < 0.5 * np.median(pixels[blended])
+
+
+def test_a_card_that_lacks_later_options_keeps_its_loss_and_runs():
+    package = load_package("lsst-ugrizy-morphology")
+    assert "likelihood" not in package.card["architecture"]["options"]
+    network = Network(package)
+    assert network.architecture.options["likelihood"] == "factorised"
+    noise = np.ones((1, 6))
+    images = np.random.default_rng(0).normal(size=(1, 6, 64, 64))
+    assert np.isfinite(network.deblend(images, noise)[0]).all()

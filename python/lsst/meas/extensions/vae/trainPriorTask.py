@@ -100,6 +100,11 @@ class TrainPriorConfig(Config):
         description="Network: the project's own ('factorised': each band has its own shape; 'morphology': "
         "bands of one PSF differ by flux alone), or that of Arcelin et al. 2020 exactly.",
     )
+    likelihood: Literal["default", "gaussian"] = Field(
+        "default",
+        description="Loss of the reconstruction: the architecture's own, or, of 'morphology', the likelihood "
+        "of the pixels with their known noise.",
+    )
     latentDim: int = Field(32, ge=2, le=1024, description="Dimension of the latent space.")
     normalisationSplit: Literal["train", "test"] = Field(
         "train",
@@ -169,6 +174,7 @@ class TrainPriorTask(VaeTask):
             TrainingSettings,
             self.settings.training,
             architecture=self.settings.architecture,
+            likelihood=self.settings.likelihood,
             latent_dim=self.settings.latentDim,
         )
         package = runTraining(self, "prior", train, validation, settings, normalisation=normalisation)

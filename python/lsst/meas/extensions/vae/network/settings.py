@@ -13,7 +13,7 @@ __all__ = ["LATER", "STAGES", "TrainingSettings"]
 
 STAGES = ("prior", "deblender")
 
-LATER = {"ema": 0.0, "distil_epochs": 0}
+LATER = {"ema": 0.0, "distil_epochs": 0, "likelihood": "default"}
 """Settings that trainings of earlier versions lacked, at the values with which
 they behave as those did: such trainings can still be resumed."""
 
@@ -26,6 +26,10 @@ class TrainingSettings:
     ----------
     architecture : `str`
         Name of the architecture (the deblender stage takes its prior's).
+    likelihood : {"default", "gaussian"}
+        Loss of the reconstruction: the architecture's own, or the likelihood
+        of the pixels, which 'morphology' offers (the deblender stage takes
+        its prior's).
     latent_dim : `int`
         Dimension of the latent space.
     batch_size, steps_per_epoch, epochs : `int`
@@ -89,6 +93,7 @@ class TrainingSettings:
     """
 
     architecture: str = "factorised"
+    likelihood: str = "default"
     latent_dim: int = 32
     batch_size: int = 128
     steps_per_epoch: int = 100
@@ -122,6 +127,7 @@ class TrainingSettings:
             "schedule": ("cosine", "constant", "plateau"),
             "precision": ("auto", "float32", "bfloat16"),
             "encoder_init": ("prior", "random"),
+            "likelihood": ("default", "gaussian"),
             "augment": ("eight", "four", "none"),
         }
         for name, allowed in choices.items():

@@ -163,8 +163,9 @@ class _Trainer:
         self.normalisation_sample = None
         origin = start if prior is None else prior
         if origin is None:
+            options = {} if settings.likelihood == "default" else {"likelihood": settings.likelihood}
             self.architecture = make_architecture(
-                settings.architecture, n_bands, size, settings.latent_dim, survey=survey
+                settings.architecture, n_bands, size, settings.latent_dim, survey=survey, **options
             )
             self.normalisation = {"kind": self.architecture.normalisation}
             if self.architecture.normalisation == "fixed":
