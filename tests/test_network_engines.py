@@ -4,6 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Engines: all give the same images, and a missing one is told or replaced."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -26,9 +27,28 @@ SMALL = {
 }
 
 
+LIBRARIES = {"onnx": "onnxruntime", "openvino": "openvino"}
+
+
 @pytest.fixture
-def no_openvino(monkeypatch):
-    monkeypatch.setitem(sys.modules, "openvino", None)
+def without(monkeypatch):
+    def hide(*names):
+        for name in names:
+            monkeypatch.setitem(sys.modules, LIBRARIES[name], None)
+
+    return hide
+
+
+@pytest.fixture(params=list(LIBRARIES))
+def library(request):
+    """Name of an engine beside Keras, where it is installed."""
+    if request.param not in engines.installed_engines():
+        pytest.skip(f"{request.param} is not installed")
+    return request.param
+
+
+def module_of(library):
+    return importlib.import_module(f"{engines.__package__}.{library}_engine")
 
 
 def make_package(name, bands=("g", "r")):
@@ -66,12 +86,21 @@ def test_an_unknown_engine_is_named_with_those_that_are_installed():
         Network(make_package("factorised"), engine="tensorrt")
 
 
-def test_without_openvino_auto_takes_keras_and_asking_for_it_tells_how_to_install_it(no_openvino):
+def test_without_libraries_auto_takes_keras_and_asking_for_one_tells_how_to_install_it(without):
+    without(*LIBRARIES)
     package = make_package("factorised")
     assert engines.installed_engines() == ("keras",)
     assert Network(package).engine.name == "keras"
-    with pytest.raises(ModelPackageError, match=r"not installed.*meas-extensions-vae\[openvino\].*'keras'"):
-        Network(package, engine="openvino")
+    for name in LIBRARIES:
+        message = rf"{name}' is not installed.*meas-extensions-vae\[{name}\].*'keras'"
+        with pytest.raises(ModelPackageError, match=message):
+            Network(package, engine=name)
+
+
+def test_auto_takes_the_fastest_that_is_installed(library, without):
+    if library == "onnx":
+        without("openvino")
+    assert Network(make_package("factorised")).engine.name == library or engines._has_gpu()
 
 
 def test_openvino_reports_to_nobody_that_it_is_used(tmp_path):
@@ -96,19 +125,31 @@ def test_openvino_reports_to_nobody_that_it_is_used(tmp_path):
     assert "telemetry" not in done.stdout and not (tmp_path / "intel").exists()
 
 
-def test_auto_goes_on_with_keras_where_openvino_fails(monkeypatch, caplog):
-    def fails(encoder, decoder):
-        raise ModelPackageError("no such layer")
+def test_onnx_runtime_reports_to_nobody_unless_the_user_consents(monkeypatch):
+    for told, found in ((None, "1"), ("0", "0")):
+        monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+        if told:
+            monkeypatch.setenv("ORT_DISABLE_TELEMETRY", told)
+        monkeypatch.setitem(sys.modules, "onnx", None)
+        assert "onnx" not in engines.installed_engines()
+        assert os.environ["ORT_DISABLE_TELEMETRY"] == found
 
-    monkeypatch.setattr(engines, "has_openvino", lambda: True)
-    monkeypatch.setattr(engines, "OpenVinoEngine", fails)
+
+def test_auto_goes_on_with_keras_where_a_library_fails(monkeypatch, caplog, library):
+    def fails(self, model):
+        raise RuntimeError("no such processor\nat line 3")
+
+    for cls in (engines.OnnxEngine, engines.OpenVinoEngine):
+        monkeypatch.setattr(cls, "_compiled", fails)
+    package = make_package("factorised")
     with caplog.at_level("WARNING"):
-        assert Network(make_package("factorised")).engine.name == "keras"
-    assert "no such layer" in caplog.text
+        assert Network(package).engine.name == "keras"
+    assert "cannot build this network (no such processor)" in caplog.text
+    with pytest.raises(ModelPackageError, match="no such processor.*use the engine 'keras'"):
+        Network(package, engine=library)
 
 
 def test_auto_leaves_a_gpu_to_keras(monkeypatch):
-    monkeypatch.setattr(engines, "has_openvino", lambda: True)
     monkeypatch.setattr(engines, "_has_gpu", lambda: True)
     assert Network(make_package("factorised")).engine.name == "keras"
 
@@ -128,11 +169,10 @@ def test_an_answer_does_not_depend_on_the_batch():
 
 
 @pytest.mark.parametrize("name", architecture_names())
-def test_openvino_gives_what_keras_gives(name):
-    pytest.importorskip("openvino")
+def test_a_library_gives_what_keras_gives(name, library):
     package = make_package(name)
-    ours, theirs = Network(package, engine="openvino"), Network(package, engine="keras")
-    assert Network(package).engine.name == "openvino" or engines._has_gpu()
+    ours, theirs = Network(package, engine=library), Network(package, engine="keras")
+    assert ours.engine.name == library
     rng = np.random.default_rng(3)
     stamps = rng.normal(0, 20, (19, 2, 32, 32)).astype("f4")
     for a, b in zip(ours.deblend(stamps, [1.0, 2.0]), theirs.deblend(stamps, [1.0, 2.0])):
@@ -140,8 +180,7 @@ def test_openvino_gives_what_keras_gives(name):
         np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max())
 
 
-def test_openvinos_galaxies_are_keras_to_a_thousandth_in_shape_and_magnitude():
-    pytest.importorskip("openvino")
+def test_a_librarys_galaxies_are_keras_to_a_thousandth_in_shape_and_magnitude(library):
     from lsst.meas.extensions.vae.galaxies import synthetic_galaxies
     from lsst.meas.extensions.vae.simulation.metrics import ksb_shear
     from lsst.meas.extensions.vae.simulation.scenes import SceneSettings, simulate_stamps
@@ -155,7 +194,7 @@ def test_openvinos_galaxies_are_keras_to_a_thousandth_in_shape_and_magnitude():
     stamps += noise[:, None, None] * np.random.default_rng(5).standard_normal(stamps.shape)
     r, psf = survey.band_names.index("r"), survey["r"].psf.kernel(0.2)
     flux, shape = [], []
-    for engine in ("keras", "openvino"):
+    for engine in ("keras", library):
         models = Network(package, engine=engine).deblend(stamps, noise)[0]
         flux.append(models.sum(axis=(2, 3)))
         shape.append([ksb_shear(model[r], psf)[:2] for model in models])
@@ -215,27 +254,22 @@ def test_an_encoder_of_images_alone_takes_no_condition():
         network.engine.encode(np.zeros((1, 2, 32, 32), "f4"), 1, np.zeros((1, 3), "f4"))
 
 
-def test_a_layer_that_openvino_would_get_wrong_is_refused():
-    pytest.importorskip("openvino")
+def test_a_layer_that_a_library_would_get_wrong_is_refused(library):
     import keras
-
-    from lsst.meas.extensions.vae.network.openvino_engine import build_graph
 
     inputs = keras.Input((8, 8, 2))
     for odd in (
         keras.layers.MaxPooling2D(),
         keras.layers.Conv2D(3, 3),
         keras.layers.Conv2D(3, 3, padding="same", activation="gelu"),
+        keras.layers.BatchNormalization(scale=False),
     ):
-        with pytest.raises(ModelPackageError, match="use the engine 'keras'"):
-            build_graph(keras.Model(inputs, odd(inputs)), 2)
+        model = keras.Model(inputs, odd(inputs))
+        with pytest.raises(ModelPackageError, match=f"engine '{library}' knows no .*use the engine 'keras'"):
+            module_of(library).CompiledModel(model)
 
 
-def test_openvinos_results_are_checked_before_they_are_trusted(monkeypatch):
-    pytest.importorskip("openvino")
-    from lsst.meas.extensions.vae.network import openvino_engine
-
-    monkeypatch.setattr(openvino_engine._Builder, "_make_Stretch", lambda self, layer, x: x)
+def test_a_librarys_results_are_checked_before_they_are_trusted(monkeypatch, library):
+    monkeypatch.setattr(module_of(library)._Builder, "_make_Stretch", lambda self, layer, x: x)
     with pytest.raises(ModelPackageError, match="differ from Keras's"):
-        Network(make_package("factorised"), engine="openvino")
-    assert Network(make_package("factorised")).engine.name == "keras"
+        Network(make_package("factorised"), engine=library)

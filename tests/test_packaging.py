@@ -34,7 +34,7 @@ SCIENCE_LIBRARIES = {"astropy", "galsim", "h5py", "keras", "numpy", "photutils",
 # Beyond those: the survey's source of LSST's numbers, the backends, and figures.
 EXTRA_LIBRARIES = {
     "survey": {"surveycodex"},
-    "network": {"tensorflow", "jax", "openvino"},
+    "network": {"tensorflow", "jax", "onnx", "onnxruntime", "openvino"},
     "evaluation": {"matplotlib"},
 }
 # Adapter rooms: libraries and inner rooms of each. They never import a Task or a command.

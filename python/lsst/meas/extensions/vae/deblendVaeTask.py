@@ -49,9 +49,9 @@ class DeblendVaeConfig(Config):
         "in the very corner of an image has a quarter.",
     )
     batchSize: int = Field(256, ge=1, le=65_536, description="Stamps that go through the network together.")
-    engine: Literal["auto", "keras", "openvino"] = Field(
+    engine: Literal["auto", "keras", "onnx", "openvino"] = Field(
         "auto",
-        description="What runs the network: auto takes openvino where it is installed and there is no GPU, "
+        description="What runs the network: auto takes openvino or onnx where installed and there is no GPU, "
         "keras otherwise.",
     )
     referenceBand: str = Field("r", description="Band of the single-band columns; the first if it is absent.")

@@ -4,8 +4,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Engines: what runs a trained network.
 
-``keras`` runs it on Keras's backend and is always there; ``openvino`` rebuilds
-it in memory for Intel's and AMD's processors, where `openvino` is installed.
+``keras`` runs it on Keras's backend and is always there; ``openvino`` and
+``onnx`` (ONNX Runtime) rebuild it in memory for processors, where they are
+installed.
 """
 
 import logging
@@ -14,19 +15,20 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from ..errors import ModelPackageError
-from .libraries import has_openvino
+from .libraries import has_onnxruntime, has_openvino
 
 __all__ = [
     "ENGINES",
     "Engine",
     "KerasEngine",
+    "OnnxEngine",
     "OpenVinoEngine",
     "check_engine",
     "installed_engines",
     "make_engine",
 ]
 
-ENGINES = ("auto", "keras", "openvino")
+ENGINES = ("auto", "keras", "onnx", "openvino")
 
 _log = logging.getLogger(__name__)
 
@@ -115,43 +117,44 @@ class KerasEngine(Engine):
         return _padded(self._decode, [latents], batch_size)
 
 
-class OpenVinoEngine(Engine):
-    """OpenVINO, in float32 on all cores of the process.
+class RebuiltEngine(Engine):
+    """A library for processors in which the network is rebuilt, in float32.
 
     Parameters
     ----------
     encoder, decoder : `keras.Model`
         The network; nothing is written and nothing else is read.
-    precision : {"f32", "bf16"}, optional
-        bf16 is for benchmarks: twice as fast, but its images are not accurate
-        enough (doc/models.md).
 
     Raises
     ------
     ModelPackageError
-        Raised if OpenVINO is not installed, or its results are not Keras's.
+        Raised if the library is not installed, or its results are not Keras's.
     """
 
-    name = "openvino"
+    library: str
+    """Name for messages."""
 
-    def __init__(self, encoder, decoder, precision="f32"):
+    def __init__(self, encoder, decoder):
         super().__init__(encoder, decoder)
-        if not has_openvino():
+        if self.name not in installed_engines():
             raise ModelPackageError(
-                "engine 'openvino' is not installed: pip install 'meas-extensions-vae[openvino]', "
+                f"engine {self.name!r} is not installed: pip install 'meas-extensions-vae[{self.name}]', "
                 f"or take {' or '.join(map(repr, installed_engines()))}"
             )
-        from .openvino_engine import CompiledModel
-
         try:
-            self._encode, self._decode = CompiledModel(encoder, precision), CompiledModel(decoder, precision)
-        except RuntimeError as error:
+            self._encode, self._decode = self._compiled(encoder), self._compiled(decoder)
+        except ModelPackageError:
+            raise
+        except Exception as error:  # the libraries have many
             raise ModelPackageError(
-                f"OpenVINO cannot build this network ({str(error).splitlines()[0][:200]}): "
+                f"{self.library} cannot build this network ({str(error).splitlines()[0][:200]}): "
                 "use the engine 'keras'"
             ) from error
-        if precision == "f32":
-            self._compare(encoder, decoder)
+        self._compare(encoder, decoder)
+
+    @abstractmethod
+    def _compiled(self, model):
+        """The model as a function of arrays, images channels first."""
 
     def encode(self, images, batch_size, condition=None):
         return self._encode(*self._inputs(images, condition))
@@ -164,6 +167,7 @@ class OpenVinoEngine(Engine):
         import keras
 
         rng = np.random.default_rng(0)
+        limit = 1e-4
         for model, run in ((encoder, self._encode), (decoder, self._decode)):
             inputs, ours = [], []
             for tensor in model.inputs:
@@ -175,11 +179,36 @@ class OpenVinoEngine(Engine):
             for a, b in zip(keras.tree.flatten(expected), keras.tree.flatten(run(*ours))):
                 a = np.asarray(a)
                 error = np.abs(a - b).max() / max(np.abs(a).max(), 1e-3)
-                if not error < 1e-4:
+                if not error < limit:
                     raise ModelPackageError(
-                        f"OpenVINO's results differ from Keras's by {error:.1e} of the largest, allowed are "
-                        "1e-4: use the engine 'keras'"
+                        f"{self.library}'s results differ from Keras's by {error:.1e} of the largest, "
+                        f"allowed are {limit:g}: use the engine 'keras'"
                     )
+
+
+class OpenVinoEngine(RebuiltEngine):
+    """OpenVINO, on all cores of the process; parameters as `RebuiltEngine`."""
+
+    name, library = "openvino", "OpenVINO"
+
+    def _compiled(self, model):
+        from .openvino_engine import CompiledModel
+
+        return CompiledModel(model)
+
+
+class OnnxEngine(RebuiltEngine):
+    """ONNX Runtime, on all cores of the process; parameters as `RebuiltEngine`."""
+
+    name, library = "onnx", "ONNX Runtime"
+
+    def _compiled(self, model):
+        from .onnx_engine import CompiledModel
+
+        return CompiledModel(model)
+
+
+_CLASSES = {cls.name: cls for cls in (KerasEngine, OnnxEngine, OpenVinoEngine)}
 
 
 def installed_engines():
@@ -190,7 +219,8 @@ def installed_engines():
     names : `tuple` [`str`]
         The fastest on a processor first.
     """
-    return ("openvino", "keras") if has_openvino() else ("keras",)
+    there = {"openvino": has_openvino, "onnx": has_onnxruntime, "keras": lambda: True}
+    return tuple(name for name, installed in there.items() if installed())
 
 
 def check_engine(name):
@@ -213,9 +243,9 @@ def make_engine(name, encoder, decoder):
 
     Parameters
     ----------
-    name : {"auto", "keras", "openvino"}
-        ``auto`` takes OpenVINO where it is installed, gives what Keras gives
-        and Keras has no GPU; Keras otherwise.
+    name : {"auto", "keras", "onnx", "openvino"}
+        ``auto`` takes the fastest that is installed and gives what Keras
+        gives (OpenVINO, then ONNX Runtime); Keras where Keras has a GPU.
     encoder, decoder : `keras.Model`
         The network with its weights.
 
@@ -230,13 +260,13 @@ def make_engine(name, encoder, decoder):
         network.
     """
     check_engine(name)
-    if name == "openvino":
-        return OpenVinoEngine(encoder, decoder)
-    if name == "auto" and has_openvino() and not _has_gpu():
+    if name != "auto":
+        return _CLASSES[name](encoder, decoder)
+    for fastest in () if _has_gpu() else installed_engines():
         try:
-            return OpenVinoEngine(encoder, decoder)
+            return _CLASSES[fastest](encoder, decoder)
         except ModelPackageError as error:
-            _log.warning("Going on with Keras: %s", error)
+            _log.warning("Going on without it: %s", error)
     return KerasEngine(encoder, decoder)
 
 

@@ -6,13 +6,14 @@
 
 ``import openvino`` alone writes an identifier to ``~/intel`` and tells Google
 Analytics of it, where ``openvino-telemetry`` is installed, which it requires.
-Import them here alone.
+ONNX Runtime reports to Microsoft from 1.29 on.  Import them here alone.
 """
 
 import contextlib
+import os
 import sys
 
-__all__ = ["has_openvino", "load_openvino"]
+__all__ = ["has_onnxruntime", "has_openvino", "load_onnxruntime", "load_openvino"]
 
 
 def load_openvino():
@@ -31,6 +32,31 @@ def load_openvino():
         import openvino
 
     return openvino
+
+
+def load_onnxruntime():
+    """Import ONNX and its runtime, which sends nothing unless the user has asked it to.
+
+    Returns
+    -------
+    onnx, onnxruntime : module
+
+    Raises
+    ------
+    ImportError, OSError
+        Raised if one is not installed or does not load.
+    """
+    # Read before anything is sent, an event of the import included; "0" is the user's consent.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnx
+    import onnxruntime
+
+    return onnx, onnxruntime
+
+
+def has_onnxruntime():
+    """Whether ONNX and its runtime are installed and load."""
+    return _loads(load_onnxruntime)
 
 
 def has_openvino():

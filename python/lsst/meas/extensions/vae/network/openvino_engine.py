@@ -38,7 +38,7 @@ class CompiledModel:
     """
 
     def __init__(self, model, precision="f32", batch_size=16):
-        graph, self._structure = build_graph(model, batch_size)
+        graph, self._structure = self._build(model, batch_size)
         compiled = openvino.Core().compile_model(
             graph,
             "CPU",
@@ -53,6 +53,9 @@ class CompiledModel:
         # One request for each of OpenVINO's streams: they run side by side.
         self._queue = openvino.AsyncInferQueue(compiled)
         self._queue.set_callback(_collect)
+
+    def _build(self, model, batch_size):
+        return build_graph(model, batch_size)
 
     def __call__(self, *inputs):
         """Run the model.
