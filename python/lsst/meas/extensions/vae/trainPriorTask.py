@@ -62,6 +62,16 @@ class TrainingConfig(Config):
     noiseCorrelation: float = Field(
         0.0, ge=0, le=0.6, description="Correlation of the noise of adjacent pixels; not with 'poisson'."
     )
+    depthMin: float = Field(
+        1.0,
+        ge=0.001,
+        le=1000,
+        description="Least exposure time of scenes, in units of the survey's, for architecture 'conditional'.",
+    )
+    depthMax: float = Field(1.0, ge=0.001, le=1000, description="Largest exposure time of scenes, likewise.")
+    bandDropout: float = Field(
+        0.0, ge=0, le=0.9, description="Probability that a band is missing, for architecture 'conditional'."
+    )
     patience: int = Field(
         0,
         ge=0,
@@ -95,10 +105,11 @@ class TrainPriorConfig(Config):
     """Config of TrainPriorTask."""
 
     name: str = Field("", description="Name of the package; survey and architecture if empty.")
-    architecture: Literal["arcelin2020", "factorised", "morphology"] = Field(
+    architecture: Literal["arcelin2020", "conditional", "factorised", "morphology"] = Field(
         "factorised",
         description="Network: the project's own ('factorised': each band has its own shape; 'morphology': "
-        "bands of one PSF differ by flux alone), or that of Arcelin et al. 2020 exactly.",
+        "bands of one PSF differ by flux alone; 'conditional': PSFs, depths and bands vary), or that of "
+        "Arcelin et al. 2020 exactly.",
     )
     likelihood: Literal["default", "gaussian"] = Field(
         "default",

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 from ..errors import TrainingError, VaeError
 from ..simulation.noise import check_noise
+from .observation import ObservationSettings
 
 __all__ = ["LATER", "STAGES", "TrainingSettings"]
 
 STAGES = ("prior", "deblender")
 
 LATER = {"ema": 0.0, "distil_epochs": 0, "likelihood": "default"}
+LATER |= {"depth_min": 1.0, "depth_max": 1.0, "band_dropout": 0.0}
 """Settings that trainings of earlier versions lacked, at the values with which
 they behave as those did: such trainings can still be resumed."""
 
@@ -72,6 +74,10 @@ class TrainingSettings:
         Noise of scenes; see `~..simulation.noise.NOISE_KINDS`.
     noise_correlation : `float`
         Correlation of the noise of adjacent pixels, 0 to 0.6.
+    depth_min, depth_max, band_dropout : `float`
+        How much depths of scenes differ, in units of the survey's exposure
+        time, and how often a band is missing, for architectures that are told
+        of it; see `~.observation.ObservationSettings`.
     window_megabytes : `int`
         Profiles [MiB] that are read at a time from opened shards; twice that
         is in memory.
@@ -113,6 +119,9 @@ class TrainingSettings:
     augment: str = "eight"
     noise: str = "normal"
     noise_correlation: float = 0.0
+    depth_min: float = 1.0
+    depth_max: float = 1.0
+    band_dropout: float = 0.0
     window_megabytes: int = 512
     patience: int = 0
     validation_scenes: int = 512
@@ -161,6 +170,7 @@ class TrainingSettings:
             raise TrainingError(f"ema is {self.ema!r}: expected at least 0 and below 1, such as 0.999")
         if not 0 < self.learning_rate <= 1:
             raise TrainingError(f"learning_rate is {self.learning_rate!r}: expected above 0 and at most 1")
+        ObservationSettings(self.depth_min, self.depth_max, self.band_dropout)
         try:
             check_noise(self.noise, self.noise_correlation)
         except VaeError as error:

@@ -33,6 +33,7 @@ from .checks import check_training
 from .composer import SceneComposer, mean_peak
 from .devices import all_devices, has_gpu
 from .model import get_weights, set_weights
+from .observation import CONDITIONS_PER_BAND, ObservationSettings, conditions
 from .optimizer import make_optimizer
 from .package import ModelPackage
 from .validation import ValidationSet
@@ -55,8 +56,10 @@ def _batches(composer, scale, settings, epoch, teacher=None):
     number = epoch * settings.steps_per_epoch
 
     def compose(number):
-        noisy, clean = composer.batch(number, settings.batch_size, scale)
-        return noisy, clean if teacher is None else teacher.batch(number, settings.batch_size, scale)[0]
+        inputs, target = _told(composer.batch(number, settings.batch_size, scale))
+        if teacher is not None:
+            target = _told(teacher.batch(number, settings.batch_size, scale))[0]
+        return inputs, target
 
     with ThreadPoolExecutor(settings.workers) as pool:
         waiting = deque()
@@ -65,6 +68,17 @@ def _batches(composer, scale, settings, epoch, teacher=None):
                 waiting.append(pool.submit(compose, number))
                 number += 1
             yield waiting.popleft().result()
+
+
+def _told(batch):
+    """What an encoder takes, and what its loss needs, of a composer's batch."""
+    if len(batch) == 2:
+        return batch
+    noisy, clean, transfer, noise = batch
+    inputs = {"image": noisy, "conditions": conditions(transfer, noise)}
+    # Missing bands are to be guessed, as well as at the survey's depth.
+    noise = np.where(np.isfinite(noise), noise, np.float32(1.0))
+    return inputs, {"target": clean, "transfer": transfer, "noise": noise}
 
 
 class _Loop(keras.callbacks.Callback):
@@ -196,6 +210,7 @@ class _Trainer:
             kl_weight=settings.kl_weight,
             noise=settings.noise,
             noise_correlation=settings.noise_correlation,
+            observer=self._observations().get("observer"),
         )
         measured = [self.normalisation_sample] if self.normalisation_sample is not None else []
         self.state = {
@@ -222,7 +237,22 @@ class _Trainer:
             noise_correlation=settings.noise_correlation,
             window_bytes=settings.window_megabytes * 2**20,
             seed=settings.seed,
+            **self._observations(),
         )
+
+    def _observations(self):
+        """How much observations differ, if the architecture is told of them."""
+        settings, survey = self.settings, self.survey
+        observed = ObservationSettings(settings.depth_min, settings.depth_max, settings.band_dropout)
+        if self.architecture.conditional:
+            observer = self.architecture.observer(survey.profile_kinds, survey.band_profile)
+            return {"observed": observed, "observer": observer}
+        if observed != ObservationSettings():
+            raise TrainingError(
+                "depth_min, depth_max and band_dropout are for architectures that are told of them, "
+                f"{self.architecture.name!r} is not: take 'conditional', or leave them at 1, 1 and 0"
+            )
+        return {}
 
     @contextlib.contextmanager
     def _arithmetic(self):
@@ -272,7 +302,11 @@ class _Trainer:
         jit = "auto" if keras.backend.backend() != "tensorflow" else has_gpu()
         model.compile(optimizer=self.optimizer, jit_compile=jit)
         size, n_bands = self.architecture.stamp_size, self.architecture.n_bands
-        model(np.zeros((1, n_bands, size, size), np.float32))
+        example = np.zeros((1, n_bands, size, size), np.float32)
+        if self.architecture.conditional:
+            told = np.zeros((1, n_bands * CONDITIONS_PER_BAND), np.float32)
+            example = {"image": example, "conditions": told}
+        model(example)
 
     def weights(self):
         """Weights of both networks: encoder's and decoder's, by name."""
@@ -422,6 +456,10 @@ class _Trainer:
             "normalisation": self.normalisation,
             "training": {"prior": stage_card},
         }
+        if self.architecture.conditional:
+            fwhm = np.concatenate([sample.psf[:, survey.band_profile, 0] for sample in self.samples])
+            # The outermost ones were seen too seldom.
+            card["psf_fwhm_range"] = np.percentile(fwhm, [1, 99], axis=0).T.round(4).tolist()
         return ModelPackage(card, {"prior_encoder": encoder, "decoder": decoder})
 
 

@@ -10,6 +10,7 @@ from ..simulation.metrics import ksb_shear
 from ..simulation.noise import NoiseModel
 from ..simulation.statistics import clipped_slope, half_width, median
 from .composer import remove_negative
+from .observation import conditions
 
 __all__ = ["ValidationSet"]
 
@@ -67,6 +68,10 @@ class ValidationSet:
         it still rises stay comparable.
     noise, noise_correlation : optional
         As `NoiseModel` takes them.
+    observer : `~.observation.Observer`, optional
+        Tells the transfer functions of PSFs, for conditional architectures.
+        All scenes have all bands, at the survey's depth: errors of several
+        trainings stay comparable.
     snr_min : `float`, optional
         Shapes are measured for targets above this signal to noise in the
         reference band.
@@ -85,6 +90,7 @@ class ValidationSet:
         noise="normal",
         noise_correlation=0.0,
         snr_min=10.0,
+        observer=None,
     ):
         n = min(n_scenes, sample.n_scenes)
         rng = np.random.default_rng([seed, 1 << 31])
@@ -104,7 +110,11 @@ class ValidationSet:
         self.reference = survey.band_names.index(survey.reference_band)
         self.true_flux = clean[:, self.reference].sum(axis=(1, 2))
         remove_negative(clean)
-        self.inputs = np.ascontiguousarray(np.moveaxis(noisy / self.scale[:, None, None], 1, -1))
+        self.inputs = [np.ascontiguousarray(np.moveaxis(noisy / self.scale[:, None, None], 1, -1))]
+        self.transfer = None
+        if observer is not None:
+            self.transfer = observer.transfer(sample.psf[:n])
+            self.inputs.append(conditions(self.transfer, np.ones((n, len(self.scale)), np.float32)))
         self.targets = np.ascontiguousarray(np.moveaxis(clean / self.scale[:, None, None], 1, -1))
         self.psfs = _reference_psfs(sample, survey.bands[self.reference], self.reference, n)
         self.snr = np.asarray(sample.truth["snr"][:n], dtype=float)
@@ -133,11 +143,16 @@ class ValidationSet:
         import keras
 
         losses, means, fluxes, shapes_out = [], [], [], []
-        for start in range(0, len(self.inputs), batch_size):
+        for start in range(0, len(self.targets), batch_size):
             part = slice(start, start + batch_size)
-            mean, sigma = model.encoder(self.inputs[part], training=False)
+            inputs = [array[part] for array in self.inputs]
+            mean, sigma = model.encoder(inputs if len(inputs) > 1 else inputs[0], training=False)
             output = model.decoder(mean, training=False)
-            loss = keras.ops.convert_to_numpy(architecture.reconstruction_loss(self.targets[part], output))
+            told = {}
+            if self.transfer is not None:
+                told = {"transfer": self.transfer[part], "noise": np.ones_like(self.transfer[part, :, 0, 0])}
+            loss = architecture.reconstruction_loss(self.targets[part], output, **told)
+            loss = keras.ops.convert_to_numpy(loss)
             mean, sigma = keras.ops.convert_to_numpy(mean), keras.ops.convert_to_numpy(sigma)
             variance = np.maximum(sigma**2, 1e-12)
             kl = 0.5 * np.sum(mean**2 + variance - 1 - np.log(variance), axis=1)
@@ -145,7 +160,10 @@ class ValidationSet:
             means.append(mean)
             if shapes:
                 output = keras.tree.map_structure(keras.ops.convert_to_numpy, output)
-                images = architecture.scaled_images(output)[:, self.reference] * self.scale[self.reference]
+                images = (
+                    architecture.scaled_images(output, told.get("transfer"))[:, self.reference]
+                    * self.scale[self.reference]
+                )
                 fluxes.append(images.sum(axis=(1, 2)))
                 shapes_out += [
                     ksb_shear(image, psf)[:2] if wanted else (np.nan, np.nan)

@@ -9,7 +9,26 @@ from keras import ops
 
 from .layers import LatentSample
 
-__all__ = ["DistillationModel", "VariationalModel", "gaussian_divergence"]
+__all__ = ["DistillationModel", "VariationalModel", "encoder_inputs", "gaussian_divergence"]
+
+
+def encoder_inputs(inputs):
+    """What an encoder takes, from what a batch has.
+
+    Parameters
+    ----------
+    inputs : tensor, ``[n, band, y, x]``, or `dict`
+        Scaled images; for conditional architectures ``image`` and
+        ``conditions``.
+
+    Returns
+    -------
+    inputs : tensor, ``[n, y, x, band]``, or `list` of tensors
+    """
+    # Batches come with bands first; transposing is cheapest here.
+    if isinstance(inputs, dict):
+        return [ops.transpose(inputs["image"], (0, 2, 3, 1)), inputs["conditions"]]
+    return ops.transpose(inputs, (0, 2, 3, 1))
 
 
 def gaussian_divergence(mean, sigma, other_mean=0.0, other_sigma=1.0):
@@ -59,8 +78,7 @@ class VariationalModel(keras.Model):
         self.kl_tracker = keras.metrics.Mean(name="kl")
 
     def call(self, inputs, training=False):
-        # Batches come as [n, band, y, x]; transposing is cheapest here.
-        mean, sigma = self.encoder(ops.transpose(inputs, (0, 2, 3, 1)), training=training)
+        mean, sigma = self.encoder(encoder_inputs(inputs), training=training)
         return {
             "mean": mean,
             "sigma": sigma,
@@ -69,8 +87,10 @@ class VariationalModel(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         kl = gaussian_divergence(y_pred["mean"], y_pred["sigma"])
-        target = ops.transpose(y, (0, 2, 3, 1))
-        reconstruction = self.architecture.reconstruction_loss(target, y_pred["output"])
+        # For conditional architectures it comes with how it was observed.
+        observed = dict(y) if isinstance(y, dict) else {"target": y}
+        target = ops.transpose(observed.pop("target"), (0, 2, 3, 1))
+        reconstruction = self.architecture.reconstruction_loss(target, y_pred["output"], **observed)
         self.reconstruction_tracker.update_state(reconstruction)
         self.kl_tracker.update_state(kl)
         return ops.mean(reconstruction + self.kl_weight * kl)
@@ -109,14 +129,11 @@ class DistillationModel(keras.Model):
         self.kl_tracker = keras.metrics.Mean(name="kl")
 
     def call(self, inputs, training=False):
-        mean, sigma = self.encoder(ops.transpose(inputs, (0, 2, 3, 1)), training=training)
+        mean, sigma = self.encoder(encoder_inputs(inputs), training=training)
         return {"mean": mean, "sigma": sigma}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        known = [
-            ops.stop_gradient(tensor)
-            for tensor in self.teacher(ops.transpose(y, (0, 2, 3, 1)), training=False)
-        ]
+        known = [ops.stop_gradient(tensor) for tensor in self.teacher(encoder_inputs(y), training=False)]
         divergence = gaussian_divergence(y_pred["mean"], y_pred["sigma"], *known)
         self.distillation_tracker.update_state(divergence)
         self.kl_tracker.update_state(gaussian_divergence(y_pred["mean"], y_pred["sigma"]))
