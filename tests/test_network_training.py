@@ -366,11 +366,11 @@ def test_validation_keeps_the_negative_pixels_of_scenes_and_the_flux_of_targets(
     validation = ValidationSet(sample, survey, 8, isolated=isolated, scale=scale, seed=0, kl_weight=0.0)
     images = np.stack([sample.image(i, "target" if isolated else None) for i in range(8)])
     np.testing.assert_allclose(
-        np.moveaxis(validation.inputs, -1, 1) * scale[:, None, None], images, rtol=1e-5, atol=1e-3
+        np.moveaxis(validation.inputs[0], -1, 1) * scale[:, None, None], images, rtol=1e-5, atol=1e-3
     )
     flux = np.stack([sample.image(i, "target").sum(axis=(1, 2)) for i in range(8)])
     np.testing.assert_allclose(validation.true_flux, flux[:, 1], rtol=1e-4)
-    assert validation.inputs.min() < 0 and validation.targets.min() == 0
+    assert validation.inputs[0].min() < 0 and validation.targets.min() == 0
     np.testing.assert_allclose(validation.targets.sum(axis=(1, 2)) * scale, np.maximum(flux, 0), rtol=1e-4)
 
 

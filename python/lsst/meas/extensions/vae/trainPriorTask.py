@@ -66,7 +66,7 @@ class TrainingConfig(Config):
         1.0,
         ge=0.001,
         le=1000,
-        description="Least exposure time of scenes, in units of the survey's, for architecture 'conditional'.",
+        description="Least exposure time of scenes in units of the survey's, for architecture 'conditional'.",
     )
     depthMax: float = Field(1.0, ge=0.001, le=1000, description="Largest exposure time of scenes, likewise.")
     bandDropout: float = Field(
