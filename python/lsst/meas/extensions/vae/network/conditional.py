@@ -19,16 +19,9 @@ import scipy.fft
 from keras import layers, ops
 
 from ..errors import TrainingError
-from .architecture import Architecture
-from .layers import (
-    LogSoftmax,
-    PixelBias,
-    Stretch,
-    image_features,
-    posterior,
-    saturating,
-)
+from .layers import image_features, posterior, saturating
 from .observation import CONDITIONS_PER_BAND, Observer, conditions, kernel_transfer
+from .templates import TemplateArchitecture
 
 __all__ = ["Conditional"]
 
@@ -36,7 +29,7 @@ __all__ = ["Conditional"]
 _MODEL_FWHM = 0.45
 
 
-class Conditional(Architecture):
+class Conditional(TemplateArchitecture):
     """Two components at the model PSF, convolved with the PSF of each band.
 
     Options
@@ -58,7 +51,6 @@ class Conditional(Architecture):
     """
 
     name = "conditional"
-    normalisation = "noise"
     conditional = True
     default_options = {
         "model_sigma": 0.955,
@@ -71,10 +63,6 @@ class Conditional(Architecture):
         "moment_weight": 10.0,
         "moment_sigma": 4.0,
     }
-
-    flux_unit = 10.0
-    """Fluxes are learned as arcsinh(flux / flux_unit), the flux in units of
-    the survey's noise of one pixel."""
 
     @classmethod
     def survey_options(cls, survey):
@@ -90,10 +78,7 @@ class Conditional(Architecture):
         size, options = self.stamp_size, self.options
         image = keras.Input((size, size, self.n_bands), name="image")
         told = keras.Input((self.n_bands * CONDITIONS_PER_BAND,), name="conditions")
-        x = image
-        if (edge := (size - options["crop"]) // 2) > 0:
-            x = layers.Cropping2D(edge, dtype="float32", name="crop")(x)
-        x = image_features(Stretch("arcsinh", name="stretch")(x), options["filters"])
+        x = image_features(self.stretched(image), options["filters"])
         c = layers.Dense(64, activation="relu", name="told")(told)
         x = layers.Concatenate(name="join")([x, c])
         x = layers.Dense(options["wide"], activation="relu", name="wide")(x)
@@ -103,25 +88,16 @@ class Conditional(Architecture):
         return keras.Model([image, told], posterior(x, self.latent_dim), name=name)
 
     def build_decoder(self, name="decoder"):
-        size = self.stamp_size
         inputs = keras.Input((self.latent_dim,), name="latent")
-        x = layers.Dense(self.options["hidden"], activation="relu", name="hidden")(inputs)
-        x = layers.Dense(self.options["wide"], activation="relu", name="wide")(x)
-        # Small at first, so that training starts from the plausible galaxy of PixelBias.
-        small = keras.initializers.RandomNormal(stddev=0.002)
-        x = layers.Dense(size * size * 2, use_bias=False, kernel_initializer=small, name="logits")(x)
-        x = layers.Reshape((size, size, 2), dtype="float32", name="maps")(x)
-        # A disc, and a bulge inside it.
-        x = PixelBias(scale=(3.0, 1.2), name="centre")(x)
-        x = layers.Reshape((size * size, 2), dtype="float32", name="pixels")(x)
-        y = layers.Dense(64, activation="relu", name="flux_hidden")(inputs)
+        x = layers.Dense(64, activation="relu", name="flux_hidden")(inputs)
         return keras.Model(
             inputs,
             {
-                "log_morphology": LogSoftmax(name="log_morphology")(x),
-                "flux": layers.Dense(self.n_bands, dtype="float32", name="flux")(y),
+                # A disc, and a bulge inside it.
+                "log_morphology": self.dense_morphologies(inputs, 2, scale=(3.0, 1.2)),
+                "flux": layers.Dense(self.n_bands, dtype="float32", name="flux")(x),
                 # Logit of the second component's share of the flux.
-                "share": layers.Dense(self.n_bands, dtype="float32", name="share")(y),
+                "share": layers.Dense(self.n_bands, dtype="float32", name="share")(x),
             },
             name=name,
         )
@@ -131,9 +107,7 @@ class Conditional(Architecture):
         pixels = ops.reshape(target, (-1, n_pixels, self.n_bands))
         flux = ops.sum(pixels, axis=1)
         snr = ops.sqrt(ops.sum(ops.square(pixels), axis=1)) / noise
-        error = output["flux"] - ops.arcsinh(flux / self.flux_unit)
-        flux_weight = 1.0 + saturating(snr, self.options["flux_snr_knee"])
-        loss = 0.5 * ops.sum(flux_weight * ops.square(error), axis=1)
+        loss = self.flux_loss(flux, snr, output)
         weight = saturating(snr, self.options["snr_knee"])
         truth = pixels / ops.maximum(flux, 1e-6)[:, None, :]
         # Convolution leaves ripples about zero where a map has steps.
@@ -144,7 +118,7 @@ class Conditional(Architecture):
         # Moments of all bands together, each with its weight.
         total = ops.sum(weight, axis=1)
         share = (weight / ops.maximum(total, 1e-6)[:, None])[:, None, :]
-        moments = ops.convert_to_tensor(self._moments())
+        moments = ops.convert_to_tensor(self.moments())
         theirs = ops.matmul(ops.sum(truth * share, axis=2), moments)
         ours = ops.matmul(ops.sum(model * share, axis=2), moments)
         difference = (ours - theirs) / ops.maximum(theirs[:, :1], 1e-6)
@@ -165,18 +139,9 @@ class Conditional(Architecture):
         image = (1.0 - share) * images[0] + share * images[1]
         return ops.transpose(ops.reshape(image, (-1, self.n_bands, size * size)), (0, 2, 1))
 
-    def _moments(self):
-        """Gaussian-weighted flux, both ellipticities and size [pixel, 4]."""
-        y, x = (np.mgrid[: self.stamp_size, : self.stamp_size] - (self.stamp_size - 1) / 2) / self.options[
-            "moment_sigma"
-        ]
-        weight = np.exp(-0.5 * (x**2 + y**2))
-        stack = np.stack([np.ones_like(x), x**2 - y**2, 2 * x * y, x**2 + y**2], axis=-1)
-        return (weight[..., None] * stack).reshape(-1, 4).astype(np.float32)
-
     def scaled_images(self, output, transfer=None):
         size = self.stamp_size
-        flux = self.flux_unit * np.sinh(np.clip(np.asarray(output["flux"], dtype=np.float32), -20, 20))
+        flux = self.fluxes(output)
         share = 1.0 / (1.0 + np.exp(-np.clip(np.asarray(output["share"], dtype=np.float32), -30, 30)))
         maps = np.exp(np.asarray(output["log_morphology"], dtype=np.float32)).reshape(-1, size, size, 2)
         spectra = scipy.fft.rfft2(np.moveaxis(maps, -1, 1), axes=(-2, -1))

@@ -15,13 +15,13 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from .architecture import Architecture
-from .layers import LogSoftmax, PixelBias, Stretch, image_features, posterior, residual_block, saturating
+from .layers import LogSoftmax, PixelBias, image_features, posterior, residual_block, saturating
+from .templates import TemplateArchitecture
 
 __all__ = ["Factorised"]
 
 
-class Factorised(Architecture):
+class Factorised(TemplateArchitecture):
     """Morphology times flux, from residual convolutions.
 
     The encoder halves the image at its first convolution, which costs an
@@ -29,19 +29,12 @@ class Factorised(Architecture):
     """
 
     name = "factorised"
-    normalisation = "noise"
     default_options = {"filters": (32, 64, 96, 128), "hidden": 256, "snr_knee": 60.0, "flux_snr_knee": 30.0}
-
-    flux_unit = 10.0
-    """Fluxes are learned as arcsinh(flux / flux_unit), the flux in units of
-    the noise of one pixel: linear where a galaxy drowns in noise, a magnitude
-    where it is bright."""
 
     def build_encoder(self, name="encoder"):
         size, filters = self.stamp_size, self.options["filters"]
         inputs = keras.Input((size, size, self.n_bands), name="image")
-        x = Stretch("arcsinh", name="stretch")(inputs)
-        x = image_features(x, filters)
+        x = image_features(self.stretched(inputs), filters)
         x = layers.Dense(self.options["hidden"], activation="relu", name="hidden")(x)
         return keras.Model(inputs, posterior(x, self.latent_dim), name=name)
 
@@ -77,17 +70,14 @@ class Factorised(Architecture):
         morphology = pixels / ops.maximum(flux, 1e-6)[:, None, :]
         snr = ops.sqrt(ops.sum(ops.square(pixels), axis=1))
         weight = saturating(snr, self.options["snr_knee"])
-        flux_weight = 1.0 + saturating(snr, self.options["flux_snr_knee"])
         # Kullback-Leibler divergence: cross-entropy less its own minimum, so
         # that the loss of a perfect shape is zero.
         entropy = ops.log(ops.maximum(morphology, 1e-12)) - output["log_morphology"]
         shape_loss = ops.sum(weight * ops.sum(morphology * entropy, axis=1), axis=1)
-        error = output["flux"] - ops.arcsinh(flux / self.flux_unit)
-        flux_loss = 0.5 * ops.sum(flux_weight * ops.square(error), axis=1)
-        return shape_loss + flux_loss
+        return shape_loss + self.flux_loss(flux, snr, output)
 
     def scaled_images(self, output, transfer=None):
-        flux = self.flux_unit * np.sinh(np.clip(np.asarray(output["flux"], dtype=np.float32), -20, 20))
+        flux = self.fluxes(output)
         images = np.exp(np.asarray(output["log_morphology"], dtype=np.float32)) * flux[:, None, :]
         images = images.reshape(len(flux), self.stamp_size, self.stamp_size, self.n_bands)
         return np.moveaxis(images, -1, 1).astype(np.float32)

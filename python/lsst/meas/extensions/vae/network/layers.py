@@ -13,6 +13,7 @@ __all__ = [
     "LogSoftmax",
     "PixelBias",
     "Stretch",
+    "dense_start",
     "image_features",
     "posterior",
     "residual_block",
@@ -120,6 +121,11 @@ def image_features(x, filters):
         x = layers.Conv2D(width, 3, strides=2, padding="same", activation="relu", name=f"down{i}")(x)
         x = residual_block(x, width, f"block{i}")
     return layers.Flatten(name="flatten")(x)
+
+
+def dense_start():
+    """Small weights, so that training starts from the plausible galaxy of `PixelBias`."""
+    return keras.initializers.RandomNormal(stddev=0.002)
 
 
 def posterior(x, latent_dim):

@@ -17,13 +17,13 @@ import numpy as np
 from keras import layers, ops
 
 from ..errors import ModelPackageError
-from .architecture import Architecture
-from .layers import LogSoftmax, PixelBias, Stretch, residual_block
+from .layers import image_features, posterior, saturating
+from .templates import TemplateArchitecture
 
 __all__ = ["Morphology"]
 
 
-class Morphology(Architecture):
+class Morphology(TemplateArchitecture):
     """Morphologies shared by bands, times fluxes.
 
     Options
@@ -54,7 +54,6 @@ class Morphology(Architecture):
     """
 
     name = "morphology"
-    normalisation = "noise"
     default_options = {
         "groups": (0,),
         "filters": (32, 64, 96),
@@ -68,11 +67,6 @@ class Morphology(Architecture):
         "likelihood": "factorised",
         "sky": (),
     }
-
-    flux_unit = 10.0
-    """Fluxes are learned as arcsinh(flux / flux_unit), the flux in units of
-    the noise of one pixel: linear where a galaxy drowns in noise, a magnitude
-    where it is bright."""
 
     def __init__(self, n_bands, stamp_size=64, latent_dim=32, **options):
         super().__init__(n_bands, stamp_size, latent_dim, **options)
@@ -96,58 +90,30 @@ class Morphology(Architecture):
         }
 
     def build_encoder(self, name="encoder"):
-        size, filters = self.stamp_size, self.options["filters"]
+        size = self.stamp_size
         inputs = keras.Input((size, size, self.n_bands), name="image")
-        x = inputs
-        if (edge := (size - self.options["crop"]) // 2) > 0:
-            x = layers.Cropping2D(edge, dtype="float32", name="crop")(x)
-        x = Stretch("arcsinh", name="stretch")(x)
-        x = layers.Conv2D(filters[0], 4, strides=2, padding="same", activation="relu", name="stem")(x)
-        x = residual_block(x, filters[0], "block0")
-        for i, width in enumerate(filters[1:], start=1):
-            x = layers.Conv2D(width, 3, strides=2, padding="same", activation="relu", name=f"down{i}")(x)
-            x = residual_block(x, width, f"block{i}")
-        x = layers.Flatten(name="flatten")(x)
+        x = image_features(self.stretched(inputs), self.options["filters"])
         x = layers.Dense(self.options["wide"], activation="relu", name="wide")(x)
         x = layers.Dense(self.options["hidden"], activation="relu", name="hidden")(x)
-        mean = layers.Dense(self.latent_dim, dtype="float32", name="mean")(x)
-        sigma = layers.Dense(self.latent_dim, activation="softplus", dtype="float32", name="sigma")(x)
-        return keras.Model(inputs, [mean, sigma], name=name)
+        return keras.Model(inputs, posterior(x, self.latent_dim), name=name)
 
     def build_decoder(self, name="decoder"):
-        size = self.stamp_size
         inputs = keras.Input((self.latent_dim,), name="latent")
-        x = layers.Dense(self.options["hidden"], activation="relu", name="hidden")(inputs)
-        x = layers.Dense(self.options["wide"], activation="relu", name="wide")(x)
-        # Small at first, so that training starts from the plausible galaxy of PixelBias.
-        small = keras.initializers.RandomNormal(stddev=0.002)
-        x = layers.Dense(size * size * self.n_maps, use_bias=False, kernel_initializer=small, name="logits")(
-            x
-        )
-        x = layers.Reshape((size, size, self.n_maps), dtype="float32", name="maps")(x)
-        x = PixelBias(name="centre")(x)
-        x = layers.Reshape((size * size, self.n_maps), dtype="float32", name="pixels")(x)
+        log_morphology = self.dense_morphologies(inputs, self.n_maps)
         flux = layers.Dense(64, activation="relu", name="flux_hidden")(inputs)
         flux = layers.Dense(self.n_bands, dtype="float32", name="flux")(flux)
-        return keras.Model(
-            inputs, {"log_morphology": LogSoftmax(name="log_morphology")(x), "flux": flux}, name=name
-        )
+        return keras.Model(inputs, {"log_morphology": log_morphology, "flux": flux}, name=name)
 
-    def reconstruction_loss(self, target, output):
+    def reconstruction_loss(self, target, output, **observed):
         pixels = ops.reshape(target, (-1, self.stamp_size**2, self.n_bands))
         if self.options["likelihood"] == "gaussian":
             return self._pixel_loss(pixels, output)
         flux = ops.sum(pixels, axis=1)
         snr = ops.sqrt(ops.sum(ops.square(pixels), axis=1))
-        error = output["flux"] - ops.arcsinh(flux / self.flux_unit)
-        flux_weight = 1.0 + _saturating(snr, self.options["flux_snr_knee"])
-        loss = 0.5 * ops.sum(flux_weight * ops.square(error), axis=1)
-        # Proportional to SNR^2, as the likelihood of the pixels is, up to the
-        # knee and constant beyond it, so that a few bright galaxies in a
-        # batch do not outweigh all the others.
-        weight = _saturating(snr, self.options["snr_knee"])
+        loss = self.flux_loss(flux, snr, output)
+        weight = saturating(snr, self.options["snr_knee"])
         share = (weight / ops.maximum(flux, 1e-6))[:, None, :]
-        moments = ops.convert_to_tensor(self._moments())
+        moments = ops.convert_to_tensor(self.moments())
         for group in range(self.n_maps):
             bands = np.flatnonzero(self.groups == group).tolist()
             total = sum(weight[:, b] for b in bands)
@@ -173,22 +139,9 @@ class Morphology(Architecture):
         variance = 1.0 + ops.maximum(pixels, 0.0) / np.sqrt(sky)
         return 0.5 * ops.sum(ops.square(pixels - maps * flux[:, None, :]) / variance, axis=(1, 2))
 
-    def _moments(self):
-        """Gaussian-weighted flux, both ellipticities and size [pixel, 4]."""
-        y, x = (np.mgrid[: self.stamp_size, : self.stamp_size] - (self.stamp_size - 1) / 2) / self.options[
-            "moment_sigma"
-        ]
-        weight = np.exp(-0.5 * (x**2 + y**2))
-        stack = np.stack([np.ones_like(x), x**2 - y**2, 2 * x * y, x**2 + y**2], axis=-1)
-        return (weight[..., None] * stack).reshape(-1, 4).astype(np.float32)
-
-    def scaled_images(self, output):
-        flux = self.flux_unit * np.sinh(np.clip(np.asarray(output["flux"], dtype=np.float32), -20, 20))
+    def scaled_images(self, output, transfer=None):
+        flux = self.fluxes(output)
         maps = np.exp(np.asarray(output["log_morphology"], dtype=np.float32))
         # [n, band, pixel], in memory order of what leaves.
         images = np.moveaxis(maps, -1, 1)[:, self.groups] * flux[:, :, None]
         return images.reshape(len(flux), self.n_bands, self.stamp_size, self.stamp_size)
-
-
-def _saturating(snr, knee):
-    return ops.square(snr) / (1.0 + ops.square(snr / knee))
