@@ -7,24 +7,12 @@
 __all__ = ["main"]
 
 import argparse
-import sys
 
-from .errors import VaeError
+from .command import runCommand
 
 
-def main(argv=None):
-    """Make the repository if need be, and the campaign's records in it.
-
-    Parameters
-    ----------
-    argv : `list` [`str`], optional
-        Arguments; those of the process by default.
-
-    Returns
-    -------
-    status : `int`
-        0, or 2 for bad input, told in one line.
-    """
+def makeParser() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="registerCampaign.py",
         description="Register a simulation campaign in a data repository (made on first "
@@ -41,18 +29,33 @@ def main(argv=None):
         parser.add_argument(
             option, type=int, default=default, metavar="N", help=f"{what} (default %(default)s)"
         )
-    args = parser.parse_args(argv)
-    try:
-        from .repo import openRepository, registerCampaign
+    return parser
 
-        butler = openRepository(args.repo)
-        try:
-            # What defines it is filled in by the first simulateBlends.py, if any.
-            run = registerCampaign(butler, args.name, args.train, args.validation, args.test, args.fields, {})
-        finally:
-            butler.close()
-    except VaeError as error:
-        print(f"registerCampaign.py: error: {error}", file=sys.stderr)
-        return 2
+
+def main(argv=None) -> int:
+    """Make the repository if need be, and the campaign's records in it.
+
+    Parameters
+    ----------
+    argv : sequence of `str`, optional
+        Arguments; those of the process if not given.
+
+    Returns
+    -------
+    code : `int`
+        0 if all went well, 2 for bad input (told in one line), 130 on Ctrl-C.
+    """
+    return runCommand(makeParser(), _run, argv)
+
+
+def _run(args) -> int:
+    from .repo import openRepository, registerCampaign
+
+    butler = openRepository(args.repo)
+    try:
+        # What defines it is filled in by the first simulateBlends.py, if any.
+        run = registerCampaign(butler, args.name, args.train, args.validation, args.test, args.fields, {})
+    finally:
+        butler.close()
     print(f"campaign {args.name} is in {args.repo}: give pipetask -i {run} -d \"skymap='vae_{args.name}'\"")
     return 0
