@@ -168,6 +168,26 @@ def test_an_answer_does_not_depend_on_the_batch():
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(a).max())
 
 
+@pytest.mark.parametrize("name", [name for name in engines.ENGINES if name != "auto"])
+def test_memory_does_not_grow_with_the_number_of_galaxies(name):
+    psutil = pytest.importorskip("psutil")
+    if name not in engines.installed_engines():
+        pytest.skip(f"{name} is not installed")
+    network = Network(make_package("morphology"), engine=name)
+    rng = np.random.default_rng(6)
+    stamps = rng.normal(0, 3, (128, 2, 32, 32)).astype("f4")
+
+    def deblend(times):
+        for n in rng.integers(64, 129, times):
+            network.deblend(stamps[:n], [1.0, 2.0], batch_size=64)
+        return psutil.Process().memory_info().rss
+
+    before = deblend(40)
+    grown = deblend(120) - before
+    # Keeping one array of images of each call would take 90 MiB.
+    assert grown < 30 * 2**20
+
+
 @pytest.mark.parametrize("name", architecture_names())
 def test_a_library_gives_what_keras_gives(name, library):
     package = make_package(name)
