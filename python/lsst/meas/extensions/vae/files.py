@@ -4,12 +4,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Write files whole or not at all."""
 
-__all__ = ["replacing"]
+__all__ = ["replacing", "write_texts"]
 
 import contextlib
 import os
 import tempfile
 from pathlib import Path
+
+from .errors import VaeError
 
 
 @contextlib.contextmanager
@@ -46,3 +48,29 @@ def replacing(path):
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_texts(folder, texts):
+    """Write text files, each whole or not at all, in the order given.
+
+    Parameters
+    ----------
+    folder : path-like
+        Existing folder.
+    texts : `dict` [`str`, `str`]
+        Contents by name; encoded as UTF-8.
+
+    Raises
+    ------
+    VaeError
+        Raised if a file cannot be written.
+    """
+    folder = Path(folder)
+    for name, text in texts.items():
+        try:
+            with replacing(folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise VaeError(
+                f"cannot write {folder / name} ({error.strerror}): give another --output"
+            ) from None

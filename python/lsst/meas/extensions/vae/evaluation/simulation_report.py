@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import VaeError
-from ..files import replacing
+from ..files import write_texts
 from ..simulation import SceneSettings
 from ..version import __version__
 from .figures import COLOURS, marked_image
@@ -109,14 +108,7 @@ def write_simulation_report(summary, folder, title=None, facts=None, repeat=()):
         # Last, so that a page never lacks its figures.
         "report.html": _page(summary, every, title, facts or [], repeat),
     }
-    for name, text in contents.items():
-        try:
-            with replacing(folder / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise VaeError(
-                f"cannot write {folder / name} ({error.strerror}): give another --output"
-            ) from None
+    write_texts(folder, contents)
     return [folder / name for name in reversed(contents)]
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import VaeError
-from ..files import replacing
+from ..files import write_texts
 from ..version import __version__
 from .figures import marked_image
 from .simulation_figures import grouped, panel_grid, subscripted
@@ -94,14 +93,7 @@ def write_training_report(run, folder, flops=None, peak=None, look=None, title=N
         contents["figure3.svg"] = panel_grid([corner], 1)
     # Last, so that a page never lacks its figures.
     contents["report.html"] = _page(run, drawn, corner, latents, flops, peak, look, title, repeat)
-    for name, text in contents.items():
-        try:
-            with replacing(folder / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise VaeError(
-                f"cannot write {folder / name} ({error.strerror}): give another --output"
-            ) from None
+    write_texts(folder, contents)
     return [folder / name for name in reversed(contents)]
 
 
