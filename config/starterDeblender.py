@@ -1,5 +1,5 @@
 # Deblender of the shipped model lsst10yr-ugrizy. For trainDeblender;
-# doc/models.md tells the samples.
+# doc/models.rst tells the samples.
 config.name = "lsst10yr-ugrizy"
 config.encoderInit = "prior"
 config.useIsolated = True

@@ -1,4 +1,4 @@
-# Prior of the shipped model lsst10yr-ugrizy. For trainPrior; doc/models.md
+# Prior of the shipped model lsst10yr-ugrizy. For trainPrior; doc/models.rst
 # tells the samples.
 config.name = "lsst10yr-ugrizy"
 config.architecture = "factorised"

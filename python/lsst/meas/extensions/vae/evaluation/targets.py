@@ -60,7 +60,7 @@ def stamp_targets(survey, bands, centring="none"):
     targets off the centre, by pixels and by peaks). Figures 5 and 6 show spreads without telling numbers.
     The standard deviations and the median magnitude error of the prior are those of the authors' own stored
     results for isolated LSST galaxies (LSSTDESC/DeblenderVAE). What is to be reached and aimed at is the
-    project's own choice (doc/models.md).
+    project's own choice (doc/models.rst).
 
     Parameters
     ----------
