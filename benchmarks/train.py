@@ -16,8 +16,10 @@ GFLOP is what a sample of the batch costs: two for each multiply-add of the
 convolutions and dense layers, three times over, for the pass forward and the
 gradients of activations and of weights; nothing else is counted.  *share* is
 GFLOP per second, in units of the rate of a large matrix product of the row's
-precision, measured in the same run.  Each row keeps the best of its epochs;
-rows take turns.  On a GPU, products in f32 are in TF32 where the backend's
+precision, measured in the same run.  On a processor, rates per core and *share*
+are of the processor time of all threads, which other work on the machine spoils
+least; on a GPU they are of the clock.  Each row keeps the best of its epochs; rows take
+turns.  On a GPU, products in f32 are in TF32 where the backend's
 convolutions are.
 """
 
@@ -85,8 +87,18 @@ def multiply_adds(model):
     return total
 
 
-def peak_rate(dtype, accelerated):
-    """Operations per second of the backend's product of two large matrices, the best of five."""
+def spent(function):
+    """Seconds on the clock and of the processor that a call takes."""
+    start = np.array([time.perf_counter(), time.process_time()])
+    function()
+    return np.array([time.perf_counter(), time.process_time()]) - start
+
+
+def peak_rates(dtype, accelerated):
+    """Operations per second, of the clock and of the processor, of the product of two large matrices.
+
+    The best of five.
+    """
     import keras
     from keras import ops
 
@@ -108,12 +120,12 @@ def peak_rate(dtype, accelerated):
     rng = np.random.default_rng(1)
     # Of this size the products neither grow nor vanish.
     a, b = (ops.cast(rng.standard_normal((n, n)).astype("f4") / math.sqrt(n), dtype) for _ in range(2))
-    best = math.inf
-    for _ in range(6):
-        start = time.perf_counter()
+
+    def run():
         ops.convert_to_numpy(ops.cast(products(a, b), "float32"))
-        best = min(best, time.perf_counter() - start)
-    return 2 * n**3 * repeats / best
+
+    run()
+    return 2 * n**3 * repeats / np.min([spent(run) for _ in range(5)], axis=0)
 
 
 def make_batch(architecture, n):
@@ -200,32 +212,31 @@ def main():
             else:
                 training = OurTraining(name, precision, args.batch, args.steps)
             rows.append((name, precision, training))
-    best, peaks = np.full(len(rows), np.inf), dict.fromkeys(POLICIES, 0.0)
+    best, peaks = np.full((len(rows), 2), np.inf), {name: np.zeros(2) for name in POLICIES}
     for turn in range(args.turns + 1):
-        for precision in POLICIES:
-            dtype = {"f32": "float32", "bf16": "bfloat16"}[precision]
-            peaks[precision] = max(peaks[precision], peak_rate(dtype, accelerated))
+        for name, dtype in (("f32", "float32"), ("bf16", "bfloat16")):
+            peaks[name] = np.maximum(peaks[name], peak_rates(dtype, accelerated))
         for i, (*_, training) in enumerate(rows):
-            start = time.perf_counter()
-            training.run()
+            seconds = spent(training.run)
             # The first turn traces and compiles.
             if turn:
-                best[i] = min(best[i], time.perf_counter() - start)
+                best[i] = np.minimum(best[i], seconds)
 
-    samples = args.batch * args.steps
+    which = 0 if accelerated else 1  # of clock and processor
     print(
-        f"{keras.backend.backend()}, batches of {args.batch}, epochs of {args.steps} steps; matrix products: "
-        + ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in peaks.items())
+        f"{keras.backend.backend()}, batches of {args.batch}, epochs of {args.steps} steps; matrix products:"
     )
-    print(
-        f"{'network':<14}{'precision':<11}{'GFLOP':>8}{'samples/s':>11}{'GFLOP/s':>10}{'share':>8}{'ratio':>8}"
-    )
+    for name, rates in peaks.items():
+        per_core = "" if accelerated else f", {rates[1] / 1e9:.0f} GFLOP/s/core"
+        print(f"{name:>4}: {rates[0] / 1e9:.0f} GFLOP/s{per_core}")
+    columns = "".join(f"{name:>16}" for name in ("samples/s", "samples/s/core", "share"))
+    print(f"{'network':<14}{'precision':<11}{'GFLOP':>7}{columns}{'ratio':>8}")
     for (name, precision, training), seconds in zip(rows, best):
-        work, rate = 6 * training.multiply_adds, samples / seconds
-        share = f"{100 * work * rate / peaks[precision]:.0f} %"
+        work, rates = 6 * training.multiply_adds, args.batch * args.steps / seconds
+        share = 100 * work * rates[which] / peaks[precision][which]
         print(
-            f"{name:<14}{precision:<11}{work / 1e9:>8.2f}{rate:>11.0f}{work * rate / 1e9:>10.0f}{share:>8}"
-            f"{best[0] / seconds:>8.2f}"
+            f"{name:<14}{precision:<11}{work / 1e9:>7.2f}{rates[0]:>16.0f}{rates[1]:>16.1f}"
+            f"{share:>14.0f} %{best[0, which] / seconds[which]:>8.2f}"
         )
 
 

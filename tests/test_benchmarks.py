@@ -79,3 +79,9 @@ def test_the_gate_lets_through_what_is_exact_and_stops_what_is_not(benchmark):
     # arcsinh(flux) is 0.002 larger, and shapes are as they were.
     shape, magnitude, _ = verdicts[2].split()
     assert float(shape) < 1e-6 and float(magnitude) == pytest.approx(2.17e-3, rel=0.05)
+
+
+def test_a_shape_that_only_one_engine_can_measure_stops_it(benchmark):
+    worst, nan = benchmark("infer").worst, np.nan
+    assert worst(np.array([1.0, nan]), np.array([1.5, nan])) == 0.5
+    assert worst(np.array([1.0, nan]), np.array([1.0, 2.0])) == np.inf
