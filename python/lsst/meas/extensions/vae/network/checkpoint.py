@@ -25,25 +25,26 @@ class Checkpoint:
     def __init__(self, path):
         self.path = Path(path)
 
-    def save(self, model, state, best=None):
+    def save(self, model, optimizer, state, best=None):
         """Write all state.
 
         Parameters
         ----------
         model : `keras.Model`
-            Has ``encoder``, ``decoder``, ``sample`` and an
-            `~.optimizer.AveragingAdam`.
+            Has ``encoder``, ``decoder`` and ``sample``.
+        optimizer : `~.optimizer.AveragingAdam`
+            What trains it at the moment.
         state : `dict`
             What else there is, for JSON.
         best : `dict` [`str`, `dict`], optional
             Weights of the best epoch, ``encoder`` and ``decoder``.
         """
         # Encoder and decoder are what would be packed: the averages, if there are any.
-        with model.optimizer.averaged():
+        with optimizer.averaged():
             tensors = {f"encoder/{k}": v for k, v in get_weights(model.encoder).items()}
             tensors |= {f"decoder/{k}": v for k, v in get_weights(model.decoder).items()}
-        tensors |= {f"trained/{i}": np.array(v.numpy()) for i, (v, _) in enumerate(model.optimizer.averages)}
-        tensors |= {f"optimizer/{i}": np.array(v.numpy()) for i, v in enumerate(model.optimizer.variables)}
+        tensors |= {f"trained/{i}": np.array(v.numpy()) for i, (v, _) in enumerate(optimizer.averages)}
+        tensors |= {f"optimizer/{i}": np.array(v.numpy()) for i, v in enumerate(optimizer.variables)}
         tensors["sample/state"] = np.array(model.sample.generator.state.numpy())
         for part, weights in (best or {}).items():
             tensors |= {f"best/{part}/{k}": v for k, v in weights.items()}
@@ -63,7 +64,7 @@ class Checkpoint:
                 f"checkpoint {self.path} cannot be read ({error}); delete it to start again"
             ) from error
 
-    def restore(self, model):
+    def restore(self, model, optimizer):
         """Put a model and its optimizer into the state that was saved.
 
         Returns
@@ -75,12 +76,12 @@ class Checkpoint:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         for part, target in (("encoder", model.encoder), ("decoder", model.decoder)):
             set_weights(target, _below(tensors, part), f"checkpoint {self.path}")
-        variables = model.optimizer.variables
+        variables = optimizer.variables
         if len(variables) != len(_below(tensors, "optimizer")):
             raise TrainingError(f"checkpoint {self.path} is of another optimizer; delete it to start again")
         for i, variable in enumerate(variables):
             variable.assign(tensors[f"optimizer/{i}"])
-        for i, (variable, _) in enumerate(model.optimizer.averages):
+        for i, (variable, _) in enumerate(optimizer.averages):
             variable.assign(tensors[f"trained/{i}"])
         model.sample.generator.state.assign(tensors["sample/state"])
         best = {part: _below(tensors, f"best/{part}") for part in ("encoder", "decoder")}

@@ -60,32 +60,38 @@ class AveragingAdam(keras.optimizers.Adam):
         """Put the averages in the place of the weights for a while."""
         # Copies: a compiled step may reuse the memory of the variables themselves.
         kept = [(variable, _copy(variable)) for variable, _ in self.averages]
-        for variable, average in self.averages:
-            variable.assign(_copy(average))
+        self.settle()
         try:
             yield
         finally:
             for variable, value in kept:
                 variable.assign(value)
 
+    def settle(self):
+        """Put the averages in the place of the weights for good."""
+        for variable, average in self.averages:
+            variable.assign(_copy(average))
+
 
 def _copy(variable):
     return variable.numpy().copy()
 
 
-def make_optimizer(settings):
+def make_optimizer(settings, epochs=None):
     """Make the optimizer of a training.
 
     Parameters
     ----------
     settings : `~.settings.TrainingSettings`
         Its learning rate, schedule, warm-up, gradient clip and average.
+    epochs : `int`, optional
+        Epochs that the schedule spans; those of the settings by default.
 
     Returns
     -------
     optimizer : `AveragingAdam`
     """
-    total = settings.epochs * settings.steps_per_epoch
+    total = (settings.epochs if epochs is None else epochs) * settings.steps_per_epoch
     warmup = min(settings.warmup_steps, total // 2)
     rate = settings.learning_rate
     if settings.schedule == "cosine" and total > warmup:

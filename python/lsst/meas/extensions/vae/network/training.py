@@ -134,6 +134,8 @@ class _Loop(keras.callbacks.Callback):
         if settings.schedule == "plateau" and stale > 0 and stale % 3 == 0:
             rate = trainer.optimizer.learning_rate
             rate.assign(ops.convert_to_numpy(rate) / 3.0)
+        if state["epoch"] == trainer.distilled:
+            trainer.end_distillation()
         self._save()
         trainer.report(row)
         if settings.patience and stale >= settings.patience:
@@ -142,7 +144,8 @@ class _Loop(keras.callbacks.Callback):
             self._stop(f"time limit of {settings.max_seconds:g} s")
 
     def _save(self):
-        self.trainer.checkpoint.save(self.trainer.model, self.trainer.state, self.trainer.best)
+        trainer = self.trainer
+        trainer.checkpoint.save(trainer.model, trainer.optimizer, trainer.state, trainer.best)
 
     def _stop(self, reason):
         self.reason, self.stopped = reason, True
@@ -167,6 +170,7 @@ class _Trainer:
     ):
         self.stage, self.settings, self.survey, self.prior = stage, settings, survey, prior
         self.start = start
+        self.distilled = min(settings.distil_epochs, settings.epochs)
         self.best = None
         """Weights of the best epoch, as `weights` gives them, where ``patience`` asks for them."""
         self.samples, self.on_epoch = list(samples), on_epoch
@@ -283,23 +287,32 @@ class _Trainer:
                 set_weights(encoder, self.start.part("prior_encoder"), self.start.name)
                 set_weights(decoder, self.start.part("decoder"), self.start.name)
             self.model = VariationalModel(self.architecture, encoder, decoder, settings)
-        self.optimizer = make_optimizer(settings)
-        self._compile(self.model)
-        self.optimizer.build(self.model.trainable_variables)
+        self._compile(self.model, settings.epochs - self.distilled)
 
     def _build_distillation(self):
-        """The same encoder and optimizer, with the prior's encoder as the teacher."""
+        """The same encoder, with the prior's encoder as the teacher and an optimizer of its own.
+
+        Gradients of the two losses differ by a factor of thousands; the
+        moments of the one would make the first hundred steps of the other
+        several times too large.
+        """
         with self._arithmetic():
             teacher = self.architecture.build_encoder("teacher")
             set_weights(teacher, self.prior.part("prior_encoder"), f"prior {self.prior.name}")
-            model = DistillationModel(self.model.encoder, teacher, self.settings)
-        self._compile(model)
+            model = DistillationModel(self.model.encoder, teacher)
+        self._compile(model, self.distilled)
         return model
 
-    def _compile(self, model):
+    def end_distillation(self):
+        """Go on from the averages of the encoder's weights, with the optimizer of the full loss."""
+        self.optimizer.settle()
+        self.optimizer = self.model.optimizer
+
+    def _compile(self, model, epochs):
         # XLA compiles convolutions for GPUs better, and for CPUs worse, than
         # TensorFlow's own kernels do.
         jit = "auto" if keras.backend.backend() != "tensorflow" else has_gpu()
+        self.optimizer = make_optimizer(self.settings, epochs)
         model.compile(optimizer=self.optimizer, jit_compile=jit)
         size, n_bands = self.architecture.stamp_size, self.architecture.n_bands
         example = np.zeros((1, n_bands, size, size), np.float32)
@@ -307,6 +320,7 @@ class _Trainer:
             told = np.zeros((1, n_bands * CONDITIONS_PER_BAND), np.float32)
             example = {"image": example, "conditions": told}
         model(example)
+        self.optimizer.build(model.trainable_variables)
 
     def weights(self):
         """Weights of both networks: encoder's and decoder's, by name."""
@@ -339,16 +353,19 @@ class _Trainer:
 
     def run(self):
         self.build()
-        if self.checkpoint.exists():
+        resumes = self.checkpoint.exists()
+        if resumes:
             state = self.checkpoint.read_state()
             check_same_training(state, self.state, self.checkpoint.path)
-            self.best = self.checkpoint.restore(self.model)
             self.state = state
+        distils = self.state["epoch"] < self.distilled
+        model = self._build_distillation() if distils else self.model
+        if resumes:
+            self.best = self.checkpoint.restore(self.model, self.optimizer)
             _log.info("%s: resumes after epoch %d of %d", self.stage, state["epoch"], self.settings.epochs)
         loop = _Loop(self)
-        distilled = min(self.settings.distil_epochs, self.settings.epochs)
-        if self.state["epoch"] < distilled:
-            self._fit(self._build_distillation(), distilled, loop, teacher=self._make_composer(isolated=True))
+        if distils:
+            self._fit(model, self.distilled, loop, teacher=self._make_composer(isolated=True))
         if self.state["epoch"] < self.settings.epochs and not loop.stopped:
             self._fit(self.model, self.settings.epochs, loop)
         _log.info("%s: stopped after epoch %d: %s", self.stage, self.state["epoch"], loop.reason)

@@ -31,15 +31,13 @@ def encoder_inputs(inputs):
     return ops.transpose(inputs, (0, 2, 3, 1))
 
 
-def gaussian_divergence(mean, sigma, other_mean=0.0, other_sigma=1.0):
-    """Kullback-Leibler divergence of a diagonal Gaussian from another.
+def gaussian_divergence(mean, sigma):
+    """Kullback-Leibler divergence of a diagonal Gaussian from the unit one.
 
     Parameters
     ----------
     mean, sigma : tensor, ``[n, latent]``
         The Gaussian.
-    other_mean, other_sigma : tensor or `float`, optional
-        The other one; the unit Gaussian by default.
 
     Returns
     -------
@@ -47,10 +45,7 @@ def gaussian_divergence(mean, sigma, other_mean=0.0, other_sigma=1.0):
         In nats.
     """
     variance = ops.maximum(ops.square(sigma), 1e-12)
-    other = ops.maximum(ops.square(other_sigma), 1e-12)
-    ratio = variance / other
-    distance = ops.square(mean - other_mean) / other
-    return 0.5 * ops.sum(distance + ratio - 1.0 - ops.log(ratio), axis=1)
+    return 0.5 * ops.sum(ops.square(mean) + variance - 1.0 - ops.log(variance), axis=1)
 
 
 class VariationalModel(keras.Model):
@@ -106,27 +101,27 @@ class DistillationModel(keras.Model):
     noise of its own, which the encoder could not foresee and would answer by
     falling back on the average galaxy.
 
-    The loss is the divergence of the encoder's posterior from the teacher's,
-    which measures latents in the teacher's sigma, times the weight of the
-    divergence in the full loss.  There, sigma^2 settles at that weight over
-    the curvature of the reconstruction's loss, so that this loss is, to
-    second order, what the reconstruction would lose; it has its unit.
+    The loss is the distance from the teacher's means and sigmas, summed over
+    latents.  The divergence of the two posteriors would be no guide: the
+    teacher's sigmas are so small, and in some galaxies so much smaller than in
+    others, that a few scenes outweigh all else; nor would a squared distance,
+    for the few galaxies whose latents lie far out.
 
     Parameters
     ----------
     encoder, teacher : `keras.Model`
         The encoder that learns and the one that knows.
-    settings : `~.settings.TrainingSettings`
-        Weight of the divergence; 1 is taken for 0.
     """
 
-    def __init__(self, encoder, teacher, settings):
+    smoothing = 0.01
+    """Distance below which the loss of a latent is quadratic: a typical sigma."""
+
+    def __init__(self, encoder, teacher):
         super().__init__(name="distillation_model")
         teacher.trainable = False
         self.encoder, self.teacher = encoder, teacher
-        self.weight = settings.kl_weight or 1.0
-        self.distillation_tracker = keras.metrics.Mean(name="distillation")
         self.kl_tracker = keras.metrics.Mean(name="kl")
+        self.distillation_tracker = keras.metrics.Mean(name="distillation")
 
     def call(self, inputs, training=False):
         mean, sigma = self.encoder(encoder_inputs(inputs), training=training)
@@ -134,7 +129,8 @@ class DistillationModel(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         known = [ops.stop_gradient(tensor) for tensor in self.teacher(encoder_inputs(y), training=False)]
-        divergence = gaussian_divergence(y_pred["mean"], y_pred["sigma"], *known)
-        self.distillation_tracker.update_state(divergence)
+        squared = ops.square(y_pred["mean"] - known[0]) + ops.square(y_pred["sigma"] - known[1])
+        distance = ops.sum(ops.sqrt(squared + self.smoothing**2) - self.smoothing, axis=1)
+        self.distillation_tracker.update_state(distance)
         self.kl_tracker.update_state(gaussian_divergence(y_pred["mean"], y_pred["sigma"]))
-        return self.weight * ops.mean(divergence)
+        return ops.mean(distance)
