@@ -5,6 +5,9 @@ config.training.batchSize = 128
 config.training.stepsPerEpoch = 200
 config.training.epochs = 28
 config.training.warmupSteps = 500
+# Norms are 4e3 where it has learned, 1e5 and more at first. The shipped model
+# lsst-ugrizy-morphology was trained without.
+config.training.gradientClip = 2e4
 config.training.validationScenes = 2000
 config.training.validationEvery = 5
 config.training.workers = 2

@@ -48,7 +48,10 @@ class TrainingSettings:
     kl_warmup_epochs : `int`
         Epochs over which that weight rises from zero.
     gradient_clip : `float`
-        Largest norm of the whole gradient; 0 for no limit.
+        Largest norm of the whole gradient; 0 for no limit.  No number suits
+        all: losses are sums over pixels, and the norm falls from some 1e5 to
+        4e3 as 'morphology' learns, where 2e4 cuts outliers and evens the
+        first epochs.
     ema : `float`
         Decay a step of the exponential moving average of the weights, which
         is what is validated and packed; 0 for the weights themselves.  See
