@@ -28,6 +28,7 @@ _HOMES = {
     "TrainDeblenderTask": "trainDeblenderTask",
     "TrainPriorConfig": "trainPriorTask",
     "TrainPriorTask": "trainPriorTask",
+    "deblend": "deblending",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -5,6 +5,7 @@
 """Deblending of cubes of pixels: stamps, one pass of the network, joint fluxes."""
 
 from .blend import DeblendResult, DeblendSettings, deblend_blend
+from .cutout import deblend
 from .stamps import Stamps, cut_stamps
 
-__all__ = ["DeblendResult", "DeblendSettings", "Stamps", "cut_stamps", "deblend_blend"]
+__all__ = ["DeblendResult", "DeblendSettings", "Stamps", "cut_stamps", "deblend", "deblend_blend"]

@@ -231,18 +231,21 @@ class Network:
         """Noise of the survey, ``[band]``."""
         return np.asarray(self.package.card.get("noise", 1.0), np.float32)
 
+    def own_psfs(self):
+        """PSF images of the survey, float64 ``[band, y, x]``, with the pixel and of unit sum."""
+        models = [PsfModel(p["kind"], p["fwhm"], p["beta"]) for p in self.package.card["psf"]]
+        scales = self.package.card["pixel_scale"]
+        return np.stack(
+            [model.kernel(scale, self.stamp_size - 1) for model, scale in zip(models, scales, strict=True)]
+        )
+
     def _transfer(self, psfs, n):
         """Transfer functions ``[n, band, y, x/2+1]`` for conditional architectures."""
         if not self.architecture.conditional:
             return None
         if psfs is None:
             if self._own_transfer is None:
-                models = [PsfModel(p["kind"], p["fwhm"], p["beta"]) for p in self.package.card["psf"]]
-                scales = self.package.card["pixel_scale"]
-                size = self.stamp_size - 1
-                self._own_transfer = self.architecture.transfer(
-                    np.stack([model.kernel(scale, size) for model, scale in zip(models, scales)])
-                )
+                self._own_transfer = self.architecture.transfer(self.own_psfs())
             transfer = self._own_transfer
         else:
             psfs = np.asarray(psfs)

@@ -1,0 +1,184 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Deblend a cutout in a notebook: arrays in, galaxies out."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from ..errors import ImageError
+from .blend import DeblendSettings, deblend_blend
+from .stamps import check_cube
+
+__all__ = ["deblend"]
+
+
+def deblend(
+    images,
+    variance,
+    psfs,
+    centres,
+    *,
+    bands,
+    model="lsst10yr-ugrizy",
+    zero_point=None,
+    pixel_scale=None,
+    bad=None,
+    settings=DeblendSettings(),  # noqa: B008  it is frozen
+):
+    """Give every galaxy of a multi-band cutout its own model, in one pass.
+
+    Parameters
+    ----------
+    images, variance : array-like, ``[band, y, x]``
+        Background-subtracted pixels and their variance. Pixels that are not
+        finite, or have no positive variance, are left out.
+    psfs : array-like, ``[band, y, x]``, or `None`
+        PSF images with the pixel, centred on their middle pixel; of any sum.
+        `None` for the survey's own.
+    centres : array-like, ``[n, 2]``
+        y and x of the galaxies [pixel], 0-based, centres of pixels at
+        integers.
+    bands : sequence of `str`
+        Names of the bands, in the order of the arrays. Bands that the model
+        knows and the cutout lacks are guessed from the others.
+    model : `str`, path-like or `~..network.model.Network`, optional
+        A shipped package by name, a ``*.vae.zip`` by path, or a network that
+        is there already. Packages are kept in memory for the next call.
+    zero_point : `float` or array-like ``[band]``, optional
+        Magnitude of one unit of the images, in AB, for a model that takes
+        nJy. By default the images are in the model's own unit.
+    pixel_scale : `float`, optional
+        [arcsec]; compared with the model's if given.
+    bad : array-like of `bool`, ``[y, x]`` or ``[band, y, x]``, optional
+        Pixels to leave out.
+    settings : `DeblendSettings`, optional
+        Settings.
+
+    Returns
+    -------
+    result : `DeblendResult`
+        In the order of ``centres``; models and fluxes in the order of
+        ``bands`` and the unit of ``images``.
+
+    Raises
+    ------
+    ImageError
+        Raised if shapes do not fit, a band or the pixel scale is not the
+        model's, or a PSF is none.
+    ModelPackageError
+        Raised if there is no such model.
+
+    Examples
+    --------
+    >>> result = deblend(images, variance, psfs, [(40.2, 51.7), (48.9, 60.1)], bands="ugrizy")
+    >>> result.models[0]  # the first galaxy alone, [band, 64, 64] from result.origins[0] on
+    """
+    network = _network(model) if not hasattr(model, "deblend") else model
+    bands = tuple(bands)
+    images, variance, good = check_cube(images, variance, bad)
+    _check_bands(bands, len(images), network)
+    _check_scale(pixel_scale, network)
+    unit = _unit(zero_point, bands, network)[:, None, None]
+    order = [bands.index(band) if band in bands else None for band in network.bands]
+    shape = (len(order), *images.shape[1:])
+    # A band that is not there has no good pixel.
+    cube, its_variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for place, k in enumerate(order):
+        if k is not None:
+            cube[place] = np.where(good[k], images[k], 0) * unit[k]
+            its_variance[place] = np.where(good[k], variance[k], 0) * unit[k] ** 2
+    result = deblend_blend(
+        cube,
+        its_variance,
+        centres,
+        network,
+        psfs=_psfs(psfs, bands, order, network),
+        settings=settings,
+    )
+    kept = [network.bands.index(band) for band in bands]
+    return replace(
+        result,
+        models=(result.models[:, kept] / unit).astype(np.float32),
+        fluxes=result.fluxes[:, kept] / unit[:, 0, 0],
+        flux_errors=result.flux_errors[:, kept] / unit[:, 0, 0],
+        missing_bands=result.missing_bands[:, kept],
+    )
+
+
+@lru_cache(maxsize=4)
+def _network(model):
+    from ..network.model import Network
+    from ..network.shipped import load_package
+
+    return Network(load_package(model))
+
+
+def _check_bands(bands, n_images, network):
+    if len(bands) != n_images:
+        raise ImageError(f"there are {n_images} images and {len(bands)} bands ({', '.join(bands)})")
+    name, known = network.package.name, ", ".join(network.bands)
+    for band in bands:
+        if band not in network.bands:
+            raise ImageError(
+                f"model {name!r} has no band {band!r} (it has {known}): leave it out, or take a model that "
+                "has it"
+            )
+        if bands.count(band) > 1:
+            raise ImageError(f"band {band!r} is given twice")
+    missing = [band for band in network.bands if band not in bands]
+    if missing and network.architecture.normalisation == "fixed":
+        raise ImageError(f"model {name!r} needs all of its bands ({known}), {missing[0]!r} is not given")
+
+
+def _check_scale(pixel_scale, network):
+    for band, expected in zip(network.bands, network.package.card["pixel_scale"], strict=True):
+        # Not "> 0.01": NaN has to be refused too.
+        if pixel_scale is not None and not abs(pixel_scale / expected - 1) <= 0.01:
+            raise ImageError(
+                f"the cutout has {pixel_scale:g} arcsec a pixel, model {network.package.name!r} takes "
+                f"{expected:g} in {band}: resample it, or take a model of its pixel scale"
+            )
+
+
+def _unit(zero_point, bands, network):
+    """The image unit in the model's, ``[band]``."""
+    if zero_point is None:
+        return np.ones(len(bands))
+    unit = network.package.card["image_unit"]
+    if unit != "nJy":
+        raise ImageError(
+            f"model {network.package.name!r} takes images in {unit}, which has no AB zero point: give "
+            "images in that unit, without zero_point"
+        )
+    zero_point = np.broadcast_to(np.asarray(zero_point, dtype=float), len(bands))
+    if not np.isfinite(zero_point).all():
+        raise ImageError(f"zero_point is {zero_point.tolist()}: expected the AB magnitude of one image unit")
+    return 10 ** (-0.4 * (zero_point - 31.4))
+
+
+def _psfs(psfs, bands, order, network):
+    """PSF images in the network's order; the survey's own where there is none."""
+    if psfs is None or not network.architecture.conditional:
+        return None
+    psfs = np.asarray(psfs, dtype=float)
+    if psfs.ndim != 3 or len(psfs) != len(bands):
+        raise ImageError(f"PSF images have shape {psfs.shape}: expected [{len(bands)} bands, y, x]")
+    own = network.own_psfs()
+    size = own.shape[-1]
+    return np.stack([own[place] if k is None else _fitted(psfs[k], size) for place, k in enumerate(order)])
+
+
+def _fitted(kernel, size):
+    """Cut or pad a kernel about its middle pixel, to an odd size."""
+    out = np.zeros((size, size))
+    slices = []
+    for n in kernel.shape:
+        low = min(n // 2, size // 2)
+        high = min(n - n // 2, size // 2 + 1)
+        slices.append((slice(size // 2 - low, size // 2 + high), slice(n // 2 - low, n // 2 + high)))
+    out[slices[0][0], slices[1][0]] = kernel[slices[0][1], slices[1][1]]
+    return out
