@@ -3,8 +3,9 @@
 config.encoderInit = "prior"
 config.training.batchSize = 128
 config.training.stepsPerEpoch = 200
-config.training.epochs = 20
+config.training.epochs = 15
 config.training.warmupSteps = 500
+config.training.gradientClip = 2e4
 config.training.depthMin = 0.1
 config.training.depthMax = 1.5
 config.training.bandDropout = 0.05
