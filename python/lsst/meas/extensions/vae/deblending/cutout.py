@@ -13,7 +13,7 @@ from ..errors import ImageError
 from .blend import DeblendSettings, deblend_blend
 from .stamps import check_cube
 
-__all__ = ["deblend"]
+__all__ = ["check_bands", "deblend"]
 
 
 def deblend(
@@ -80,7 +80,7 @@ def deblend(
     network = _network(model) if not hasattr(model, "deblend") else model
     bands = tuple(bands)
     images, variance, good = check_cube(images, variance, bad)
-    _check_bands(bands, len(images), network)
+    check_bands(bands, len(images), network)
     _check_scale(pixel_scale, network)
     unit = _unit(zero_point, bands, network)[:, None, None]
     order = [bands.index(band) if band in bands else None for band in network.bands]
@@ -117,7 +117,23 @@ def _network(model):
     return Network(load_package(model))
 
 
-def _check_bands(bands, n_images, network):
+def check_bands(bands, n_images, network):
+    """Refuse bands that do not fit the images, or that a network does not know or lacks.
+
+    Parameters
+    ----------
+    bands : sequence of `str`
+        Names of the bands.
+    n_images : `int`
+        How many images there are.
+    network : `~..network.model.Network`
+        The network.
+
+    Raises
+    ------
+    ImageError
+        Raised if they do not fit.
+    """
     if len(bands) != n_images:
         raise ImageError(f"there are {n_images} images and {len(bands)} bands ({', '.join(bands)})")
     name, known = network.package.name, ", ".join(network.bands)

@@ -77,7 +77,7 @@ class Network:
         The package.
     encoder : {"deblender_encoder", "prior_encoder"}, optional
         Which encoder to put before the decoder.
-    engine : {"auto", "keras", "openvino"}, optional
+    engine : {"auto", "keras", "onnx", "openvino"}, optional
         What runs the network; see `make_engine`.
 
     Raises
