@@ -183,7 +183,7 @@ def link_out(file):
     "change, message",
     [
         (lambda file: file.attrs.__setitem__("format_version", 7), "format version is 7"),
-        (lambda file: file.attrs.__setitem__("n_scenes", 11), "11 rows"),
+        (lambda file: file.attrs.__setitem__("n_scenes", 11), "expected 11"),
         (lambda file: file.attrs.__setitem__("noise", "pink"), "pink"),
         (lambda file: file.attrs.__setitem__("noise_correlation", 0.3), "independent"),
         (lambda file: file.attrs.__setitem__("settings", "[1]"), "settings is not a JSON dict"),

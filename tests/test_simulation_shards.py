@@ -60,7 +60,7 @@ def test_writing_leaves_no_other_file(shard):
 
 def test_failed_writing_keeps_the_old_shard(sample, shard, monkeypatch):
     before = shard.read_bytes()
-    monkeypatch.setattr(StampSample, "_write_into", lambda self, file: 1 / 0)
+    monkeypatch.setattr(StampSample, "_numbers", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         sample.write(shard)
     assert shard.read_bytes() == before

@@ -11,34 +11,22 @@ own seed: the versions of one sheared scene share it.
 
 __all__ = ["COMPOSED_FORMAT", "ComposedSample", "compose"]
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
 
 from ..errors import ShardError
-from ..files import replacing
-from .hdf5 import ArrayOnDisk, read_array, read_table, reading, write_array, write_table
 from .noise import NoiseModel, check_noise, expected_variance
+from .sample_file import SampleFile
 from .survey_info import SurveyNumbers
 
 COMPOSED_FORMAT = "vae_composed_sample"
-_FORMAT_VERSION = 1
-
-_MAX_TEXT = 2**20
-_CHUNK_BYTES = 2**19
-# Scenes that are composed at a time while a sample is written.
-_STEP = 64
-
-_TEXTS = ("survey", "kind", "split", "noise")
-_JSON = {"bands": list, "settings": dict, "versions": dict, "survey_info": dict}
 _IMAGES = ("noisy", "target", "scene")
 
 
 @dataclass
-class ComposedSample(SurveyNumbers):
+class ComposedSample(SampleFile, SurveyNumbers):
     """Noisy scenes, drawn from a `StampSample`.
 
     Attributes
@@ -61,6 +49,12 @@ class ComposedSample(SurveyNumbers):
         As in the `StampSample`.
     """
 
+    _format, _format_version = COMPOSED_FORMAT, 1
+    _what = "composed sample"
+    _texts = ("noise",)
+    _small = {"psf": 3, "band_profile": 1}
+    _large = dict.fromkeys(_IMAGES, 4)
+
     survey: str
     bands: tuple
     kind: str
@@ -81,15 +75,8 @@ class ComposedSample(SurveyNumbers):
 
     def __post_init__(self):
         self.bands = tuple(self.bands)
+        check_noise(self.noise, self.noise_correlation)
         _check_arrays(self)
-
-    def __len__(self):
-        return len(self.truth)
-
-    @property
-    def n_scenes(self):
-        """Number of scenes."""
-        return len(self.truth)
 
     def variance(self, index):
         """Variance of the noise of one scene, its sources' included.
@@ -107,124 +94,12 @@ class ComposedSample(SurveyNumbers):
         sky, unit = self.sky_and_unit()
         return expected_variance(self.scene[index], sky, unit, self.noise)
 
-    def write(self, path):
-        """Write an HDF5 file, whole or not at all.
-
-        Parameters
-        ----------
-        path : path-like
-            An existing file is replaced, once the new one is on disk.
-            Images are written a few scenes at a time.
-        """
-        import h5py
-
-        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-            file.attrs["format"] = COMPOSED_FORMAT
-            file.attrs["format_version"] = _FORMAT_VERSION
-            for name in _TEXTS:
-                file.attrs[name] = getattr(self, name)
-            file.attrs["noise_correlation"] = float(self.noise_correlation)
-            file.attrs["seed"] = str(int(self.seed))
-            file.attrs["n_scenes"] = self.n_scenes
-            for name in _JSON:
-                file.attrs[name] = json.dumps(getattr(self, name), sort_keys=True)
-            for name in ("psf", "band_profile"):
-                write_array(file, name, getattr(self, name))
-            for name in ("truth", "objects"):
-                write_table(file, name, getattr(self, name))
-            for name in _IMAGES:
-                self._write_images(file, name)
-
-    def _write_images(self, file, name):
-        """Write images a few scenes at a time, so that they need not be in memory."""
-        images = getattr(self, name)
-        chunk = min(self.n_scenes, max(1, _CHUNK_BYTES // (4 * int(np.prod(images.shape[1:])))))
-        dataset = file.create_dataset(
-            name,
-            shape=images.shape,
-            dtype=np.float32,
-            chunks=(chunk, *images.shape[1:]),
-            compression="gzip",
-            compression_opts=1,
-            shuffle=True,
-            fletcher32=True,
-        )
-        for start in range(0, self.n_scenes, _STEP):
-            part = slice(start, min(start + _STEP, self.n_scenes))
-            dataset[part] = images[part]
+    def _numbers(self):
+        return {"noise_correlation": float(self.noise_correlation)}
 
     @classmethod
-    def read(cls, path):
-        """Read a file.
-
-        Parameters
-        ----------
-        path : path-like
-
-        Returns
-        -------
-        sample : `ComposedSample`
-
-        Raises
-        ------
-        ShardError
-            If the file is absent, foreign, truncated, damaged, or its header
-            claims what it does not hold.
-        """
-        return cls._load(path, read_array)
-
-    @classmethod
-    def open(cls, path):
-        """Read all of a file but its images, which are read slice by slice
-        when they are asked for.
-
-        Parameters
-        ----------
-        path : path-like
-            It must not change while the sample is in use.
-
-        Returns
-        -------
-        sample : `ComposedSample`
-            It closes as a context manager, or by `close`.
-
-        Raises
-        ------
-        ShardError
-            As `read`.
-        """
-        return cls._load(path, lambda group, name, ndim: ArrayOnDisk(path, name, ndim))
-
-    def close(self):
-        """Close the file of a sample that was opened."""
-        for name in _IMAGES:
-            if isinstance(getattr(self, name), ArrayOnDisk):
-                getattr(self, name).close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    @classmethod
-    def _load(cls, path, load_images):
-        import h5py
-
-        path = Path(path)
-        if not path.is_file():
-            raise ShardError(f"No composed sample at {path}: expected an HDF5 file; simulate it first")
-        with reading(path, COMPOSED_FORMAT), h5py.File(path, "r") as file:
-            header = _read_header(file)
-            images = {name: load_images(file, name, 4) for name in _IMAGES}
-            return cls(
-                **header,
-                **images,
-                psf=read_array(file, "psf", 3),
-                band_profile=read_array(file, "band_profile", 1),
-                truth=read_table(file, "truth"),
-                objects=read_table(file, "objects"),
-            )
+    def _fields_of_numbers(cls, attributes):
+        return {"noise_correlation": float(attributes["noise_correlation"])}
 
 
 class _Drawn:
@@ -302,35 +177,6 @@ def compose(sample, noise="poisson", correlation=0.0):
         noise_correlation=float(correlation),
         **{name: _Drawn(name, sample, model) for name in _IMAGES},
     )
-
-
-def _read_header(file):
-    """What the attributes say, once it is known to be what it should be."""
-    found = file.attrs.get("format")
-    if not isinstance(found, str) or found != COMPOSED_FORMAT:
-        raise ShardError(
-            f"format is {str(found)[:40]!r}: expected {COMPOSED_FORMAT!r}; give a file of composed scenes"
-        )
-    version = int(file.attrs["format_version"])
-    if version != _FORMAT_VERSION:
-        raise ShardError(f"format version is {version}: expected {_FORMAT_VERSION}; simulate it again")
-    header = {}
-    for name in (*_TEXTS, "seed", *_JSON):
-        text = file.attrs[name]
-        if not isinstance(text, str) or len(text) > _MAX_TEXT:
-            raise ShardError(f"attribute {name} is not a text of at most {_MAX_TEXT} characters")
-        header[name] = text
-    header["seed"] = int(header["seed"])
-    for name, kind in _JSON.items():
-        header[name] = json.loads(header[name])
-        if not isinstance(header[name], kind):
-            raise ShardError(f"attribute {name} is not a JSON {kind.__name__}")
-    header["noise_correlation"] = float(file.attrs["noise_correlation"])
-    check_noise(header["noise"], header["noise_correlation"])
-    n_scenes = int(file.attrs["n_scenes"])
-    if "truth" in file and any(len(column) != n_scenes for column in file["truth"].values()):
-        raise ShardError(f"truth has not the {n_scenes} rows that the header says")
-    return header
 
 
 def _check_arrays(sample):

@@ -26,6 +26,7 @@ _MAX_BYTES = 32 * 2**30
 # DEFLATE cannot shrink more than this: a header that claims more lies about data that the file does not hold.
 _MAX_COMPRESSION = 1100
 _CHUNK_BYTES = 2**19
+_STEP_BYTES = 2**22
 _OPTIONS = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
 
 
@@ -36,16 +37,21 @@ def write_array(group, name, array):
     ----------
     group : `h5py.Group`
     name : `str`
-    array : `numpy.ndarray` or `ArrayOnDisk`
-        One axis or more.
+    array : `numpy.ndarray`, `ArrayOnDisk` or alike
+        One axis or more. Of what is no `numpy.ndarray` a few rows at a time
+        are in memory.
     """
-    array = np.asarray(array)
-    if array.size == 0:
-        group.create_dataset(name, data=array)
+    if 0 in array.shape:
+        group.create_dataset(name, data=np.asarray(array))
         return
-    row_bytes = max(1, array.nbytes // len(array))
+    row_bytes = max(1, int(np.prod(array.shape[1:], dtype=np.int64)) * array.dtype.itemsize)
     chunk = min(len(array), max(1, _CHUNK_BYTES // row_bytes))
-    group.create_dataset(name, data=array, chunks=(chunk,) + array.shape[1:], **_OPTIONS)
+    dataset = group.create_dataset(
+        name, shape=array.shape, dtype=array.dtype, chunks=(chunk, *array.shape[1:]), **_OPTIONS
+    )
+    step = len(array) if isinstance(array, np.ndarray) else chunk * max(1, _STEP_BYTES // (chunk * row_bytes))
+    for start in range(0, len(array), step):
+        dataset[start : start + step] = array[start : start + step]
 
 
 def write_table(file, name, table):

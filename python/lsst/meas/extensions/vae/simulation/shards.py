@@ -13,29 +13,23 @@ __all__ = ["PROFILE_SCALE", "SHARD_FORMAT", "StampSample", "pack_profiles", "unp
 
 import dataclasses
 import functools
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from astropy.table import Table, vstack
 
 from ..errors import ShardError
-from ..files import replacing
-from .hdf5 import ArrayOnDisk, read_array, read_table, reading, write_array, write_table
+from .sample_file import SampleFile
 from .survey_info import SurveyNumbers
 
 PROFILE_SCALE = 256.0
 """Profiles are stored times this, which puts them into float16's range."""
 
 SHARD_FORMAT = "vae_stamp_sample"
-_FORMAT_VERSION = 2
 
 # Profiles are rounded to this part of their peak's power of two: digits far below any noise would
 # not compress.
 _PROFILE_STEP = 2.0**-17
-
-_MAX_TEXT = 2**20
 
 
 def pack_profiles(profiles):
@@ -78,7 +72,7 @@ def unpack_profiles(packed):
 
 
 @dataclass
-class StampSample(SurveyNumbers):
+class StampSample(SampleFile, SurveyNumbers):
     """Scenes of one kind, drawn with one survey and one seed.
 
     Attributes
@@ -134,6 +128,10 @@ class StampSample(SurveyNumbers):
         0 where they are not known.
     """
 
+    _format, _format_version = SHARD_FORMAT, 2
+    _small = {"fluxes": 2, "scene": 1, "galaxy": 1, "band_profile": 1, "psf": 3}
+    _large = {"profiles": 4}
+
     survey: str
     bands: tuple
     kind: str
@@ -158,14 +156,6 @@ class StampSample(SurveyNumbers):
         if self.psf is None:
             self.psf = np.zeros((len(self.truth), self.profiles.shape[1], 3), np.float32)
         _check_arrays(self)
-
-    def __len__(self):
-        return len(self.truth)
-
-    @property
-    def n_scenes(self):
-        """Number of scenes."""
-        return len(self.truth)
 
     @functools.cached_property
     def _offsets(self):
@@ -338,141 +328,15 @@ class StampSample(SurveyNumbers):
             psf=np.concatenate([sample.psf for sample in samples]),
         )
 
-    def write(self, path):
-        """Write an HDF5 shard, whole or not at all.
-
-        Parameters
-        ----------
-        path : path-like
-            An existing file is replaced, once the new one is on disk.
-        """
-        import h5py
-
-        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-            self._write_into(file)
-
-    def _write_into(self, file):
-        file.attrs["format"] = SHARD_FORMAT
-        file.attrs["format_version"] = _FORMAT_VERSION
-        file.attrs["profile_scale"] = PROFILE_SCALE
-        for name in ("survey", "kind", "split"):
-            file.attrs[name] = getattr(self, name)
-        file.attrs["seed"] = str(int(self.seed))
-        file.attrs["n_scenes"] = self.n_scenes
-        for name in ("bands", "settings", "versions", "survey_info"):
-            file.attrs[name] = json.dumps(getattr(self, name), sort_keys=True)
-        for name in ("profiles", "fluxes", "scene", "galaxy", "band_profile", "psf"):
-            write_array(file, name, getattr(self, name))
-        for name in ("truth", "objects"):
-            write_table(file, name, getattr(self, name))
+    def _numbers(self):
+        return {"profile_scale": PROFILE_SCALE}
 
     @classmethod
-    def read(cls, path):
-        """Read a shard.
-
-        Parameters
-        ----------
-        path : path-like
-
-        Returns
-        -------
-        sample : `StampSample`
-
-        Raises
-        ------
-        ShardError
-            If the file is absent, foreign, truncated, damaged, or its header
-            claims what it does not hold.
-        """
-        return cls._load(path, read_array)
-
-    @classmethod
-    def open(cls, path):
-        """Read all of a shard but its profiles, which are read slice by slice
-        when they are asked for.
-
-        Parameters
-        ----------
-        path : path-like
-            It must not change while the sample is in use.
-
-        Returns
-        -------
-        sample : `StampSample`
-            Does all that one in memory does. It can be pickled, as long as
-            the file stays; it closes as a context manager, or by `close`.
-
-        Raises
-        ------
-        ShardError
-            As `read`.
-        """
-        return cls._load(path, lambda group, name, ndim: ArrayOnDisk(path, name, ndim))
-
-    def close(self):
-        """Close the file of a sample that was opened."""
-        if isinstance(self.profiles, ArrayOnDisk):
-            self.profiles.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    @classmethod
-    def _load(cls, path, load_profiles):
-        import h5py
-
-        path = Path(path)
-        if not path.is_file():
-            raise ShardError(f"No shard at {path}: expected an HDF5 file; simulate it first")
-        with reading(path, SHARD_FORMAT), h5py.File(path, "r") as file:
-            return cls._read_from(file, load_profiles)
-
-    @classmethod
-    def _read_from(cls, file, load_profiles):
-        found = file.attrs.get("format")
-        if not isinstance(found, str) or found != SHARD_FORMAT:
-            raise ShardError(
-                f"format is {str(found)[:40]!r}: expected {SHARD_FORMAT!r}; give a file of this program"
-            )
-        version = int(file.attrs["format_version"])
-        if version != _FORMAT_VERSION:
-            raise ShardError(f"format version is {version}: expected {_FORMAT_VERSION}; simulate it again")
-        if float(file.attrs["profile_scale"]) != PROFILE_SCALE:
-            raise ShardError(f"profile scale is {file.attrs['profile_scale']}: expected {PROFILE_SCALE}")
-        texts = {}
-        for name in ("survey", "kind", "split", "seed", "bands", "settings", "versions", "survey_info"):
-            text = file.attrs[name]
-            if not isinstance(text, str) or len(text) > _MAX_TEXT:
-                raise ShardError(f"attribute {name} is not a text of at most {_MAX_TEXT} characters")
-            texts[name] = text
-        n_scenes = int(file.attrs["n_scenes"])
-        bands = json.loads(texts["bands"])
-        if not (isinstance(bands, list) and bands and all(isinstance(band, str) for band in bands)):
-            raise ShardError("bands is not a list of names")
-        dicts = {name: json.loads(texts[name]) for name in ("settings", "versions", "survey_info")}
-        for name, value in dicts.items():
-            if not isinstance(value, dict):
-                raise ShardError(f"attribute {name} is not a JSON object")
-        axes = {"scene": 1, "galaxy": 1, "fluxes": 2, "band_profile": 1, "psf": 3}
-        arrays = {name: read_array(file, name, ndim) for name, ndim in axes.items()}
-        arrays["profiles"] = load_profiles(file, "profiles", 4)
-        truth, objects = read_table(file, "truth"), read_table(file, "objects")
-        if len(truth) != n_scenes:
-            raise ShardError(f"truth has {len(truth)} rows: expected {n_scenes}, as the header says")
-        return cls(
-            survey=texts["survey"],
-            bands=tuple(bands),
-            kind=texts["kind"],
-            split=texts["split"],
-            seed=int(texts["seed"]),
-            truth=truth,
-            objects=objects,
-            **dicts,
-            **arrays,
-        )
+    def _fields_of_numbers(cls, attributes):
+        found = float(attributes["profile_scale"])
+        if found != PROFILE_SCALE:
+            raise ShardError(f"profile scale is {found}: expected {PROFILE_SCALE}")
+        return {}
 
 
 def _within(spans):
