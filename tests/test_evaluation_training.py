@@ -228,12 +228,13 @@ class Flat:
 
     bands, stamp_size = ("r", "g"), 64
     package = types.SimpleNamespace(name="flat", card={"survey": "arcelin2020"})
+    architecture = types.SimpleNamespace(conditional=False)
 
-    def encode(self, images, noise, batch_size=256):
+    def encode(self, images, noise, batch_size=256, psfs=None):
         total = images.sum(axis=(1, 2, 3))[:, None]
         return total, np.ones_like(total)
 
-    def decode(self, latents, noise):
+    def decode(self, latents, noise, psfs=None):
         return np.full((len(latents), 2, 64, 64), 100.0 / 64**2, np.float32)
 
 

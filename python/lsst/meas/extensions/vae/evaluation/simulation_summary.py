@@ -15,7 +15,7 @@ import numpy as np
 from astropy.table import Table, vstack
 
 from ..errors import ShardError
-from ..simulation.noise import add_noise
+from ..simulation.composed import SeededNoise
 from .simulation_figures import Distribution, colour_bands, grouped, scene_rgb
 
 __all__ = [
@@ -244,10 +244,7 @@ def _main_version(truth):
 
 def _picture(sample, index):
     """A noisy scene in colour, its noise drawn from the scene's own seed."""
-    numbers = sample.survey_info["bands"]
-    sky, unit = (np.array([b[name] for b in numbers]) for name in ("sky_level", "electrons_per_unit"))
-    rng = np.random.default_rng(int(sample.truth["noise_seed"][index]))
-    noisy = add_noise(sample.image(index), sky, unit, rng)
+    noisy = SeededNoise(sample).add(sample.image(index), index)
     return scene_rgb(noisy, sample.survey_info, colour_bands(sample.bands))
 
 

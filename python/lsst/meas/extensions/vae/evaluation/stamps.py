@@ -17,8 +17,8 @@ from astropy import units as u
 from astropy.table import Table
 
 from ..errors import ModelPackageError, ShardError, VaeError
+from ..simulation.composed import SeededNoise
 from ..simulation.metrics import ksb_shear
-from ..simulation.noise import NoiseModel
 
 __all__ = [
     "TRUTH_COLUMNS",
@@ -329,7 +329,7 @@ def _check_samples(samples, bands):
                     f"samples differ in {name}: {getattr(first, name)!r} and {getattr(sample, name)!r}; "
                     "measure equal ones together"
                 )
-        missing = [name for name in (*TRUTH_COLUMNS, "noise_seed") if name not in sample.truth.colnames]
+        missing = [name for name in TRUTH_COLUMNS if name not in sample.truth.colnames]
         if missing:
             raise ShardError(f"a sample's truth has no {missing[0]}: simulate it again")
     bands = first.bands if bands is None else tuple(bands)
@@ -344,8 +344,7 @@ def _composer(sample, bands, noise, noise_correlation):
 
     Noise is that of `~..simulation.composed.compose`.
     """
-    model = NoiseModel(*sample.sky_and_unit(), noise, noise_correlation)
-    seeds = np.asarray(sample.truth["noise_seed"]).tolist()
+    seeded = SeededNoise(sample, noise, noise_correlation)
     order = [sample.bands.index(band) for band in bands]
     shape = (len(bands), *sample.profiles.shape[2:])
 
@@ -353,13 +352,9 @@ def _composer(sample, bands, noise, noise_correlation):
         noisy, lone, target = (np.empty((len(scenes), *shape), np.float32) for _ in range(3))
         for k, index in enumerate(scenes):
             scene, alone = sample.image(index), sample.image(index, "target")
-            noisy[k] = model.add(scene, np.random.default_rng(seeds[index]))[order]
+            noisy[k] = seeded.add(scene, index)[order]
             # One galaxy is its own scene, bit for bit.
-            lone[k] = (
-                noisy[k]
-                if np.array_equal(scene, alone)
-                else model.add(alone, np.random.default_rng(seeds[index]))[order]
-            )
+            lone[k] = noisy[k] if np.array_equal(scene, alone) else seeded.add(alone, index)[order]
             target[k] = alone[order]
         return StampBatch(sample, scenes, bands, noisy, lone, target)
 

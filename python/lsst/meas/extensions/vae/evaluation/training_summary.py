@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ShardError, VaeError
-from ..simulation.noise import NoiseModel
+from ..simulation.composed import SeededNoise
 from .simulation_figures import colour_bands, scene_rgb
 from .stamps import check_network, psf_images
 
@@ -228,11 +228,10 @@ def look_at(network, sample, n_scenes=1000, isolated=False, noise="normal", nois
         If the network gives what is not finite.
     """
     check_network(network, sample)
-    for name in ("snr", "noise_seed"):
-        if name not in sample.truth.colnames:
-            raise ShardError(f"the sample's truth has no {name}: simulate it again")
+    if "snr" not in sample.truth.colnames:
+        raise ShardError("the sample's truth has no snr: simulate it again")
+    seeded = SeededNoise(sample, noise, noise_correlation)
     sky, unit = sample.sky_and_unit()
-    model = NoiseModel(sky, unit, noise, noise_correlation)
     order = [sample.bands.index(band) for band in network.bands]
     sigma_sky = (np.sqrt(sky) / unit)[order]
 
@@ -240,10 +239,7 @@ def look_at(network, sample, n_scenes=1000, isolated=False, noise="normal", nois
         targets = np.stack([sample.image(i, "target") for i in scenes])
         noisy = np.stack(
             [
-                model.add(
-                    target if isolated else sample.image(i),
-                    np.random.default_rng(int(sample.truth["noise_seed"][i])),
-                )
+                seeded.add(target if isolated else sample.image(i), i)
                 for i, target in zip(scenes, targets, strict=True)
             ]
         )

@@ -9,7 +9,7 @@ with the noise that every method is to be measured on, drawn from each scene's
 own seed: the versions of one sheared scene share it.
 """
 
-__all__ = ["COMPOSED_FORMAT", "ComposedSample", "compose"]
+__all__ = ["COMPOSED_FORMAT", "ComposedSample", "SeededNoise", "compose"]
 
 from dataclasses import dataclass, field
 
@@ -102,6 +102,48 @@ class ComposedSample(SampleFile, SurveyNumbers):
         return {"noise_correlation": float(attributes["noise_correlation"])}
 
 
+class SeededNoise:
+    """The noise of a sample's scenes, each drawn from the scene's own seed.
+
+    Parameters
+    ----------
+    sample : `StampSample`
+        Its truth has a ``noise_seed``; opened or in memory.
+    noise : `str`
+        One of `NOISE_KINDS`.
+    correlation : `float`
+        Correlation of the noise of adjacent pixels, 0 to 0.6; see `unit_noise`.
+
+    Raises
+    ------
+    VaeError
+        If the noise cannot be drawn, or the sample does not tell its sky and seeds.
+    """
+
+    def __init__(self, sample, noise="poisson", correlation=0.0):
+        self._model = NoiseModel(*sample.sky_and_unit(), noise, correlation)
+        if "noise_seed" not in sample.truth.colnames:
+            raise ShardError("the sample's truth has no noise_seed: simulate it again")
+        self._seeds = sample.truth["noise_seed"]
+
+    def add(self, image, index):
+        """A noisy image, the expected sky subtracted.
+
+        Parameters
+        ----------
+        image : `numpy.ndarray`, float32 [band, y, x]
+            Of the scene, or of its target alone: both get the same random
+            numbers [image unit].
+        index : `int`
+            Scene.
+
+        Returns
+        -------
+        noisy : `numpy.ndarray`, float32 [band, y, x]
+        """
+        return self._model.add(image, np.random.default_rng(int(self._seeds[index])))
+
+
 class _Drawn:
     """Images of scenes that are drawn when a slice of them is asked for.
 
@@ -110,13 +152,13 @@ class _Drawn:
     name : `str`
         Which of a composed sample's images.
     sample : `StampSample`
-    model : `NoiseModel`
+    noise : `SeededNoise`
     """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, name, sample, model):
-        self._name, self._sample, self._model = name, sample, model
+    def __init__(self, name, sample, noise):
+        self._name, self._sample, self._noise = name, sample, noise
         self.shape = (sample.n_scenes, len(sample.bands), *sample.profiles.shape[2:])
 
     def __len__(self):
@@ -136,10 +178,7 @@ class _Drawn:
         if self._name == "target":
             return self._sample.image(index, "target")
         scene = self._sample.image(index)
-        if self._name == "noisy":
-            rng = np.random.default_rng(int(self._sample.truth["noise_seed"][index]))
-            return self._model.add(scene, rng, out=np.empty_like(scene))
-        return scene
+        return self._noise.add(scene, index) if self._name == "noisy" else scene
 
 
 def compose(sample, noise="poisson", correlation=0.0):
@@ -147,12 +186,8 @@ def compose(sample, noise="poisson", correlation=0.0):
 
     Parameters
     ----------
-    sample : `StampSample`
-        Its truth has a ``noise_seed``; opened or in memory.
-    noise : `str`
-        One of `NOISE_KINDS`.
-    correlation : `float`
-        Correlation of the noise of adjacent pixels, 0 to 0.6; see `unit_noise`.
+    sample, noise, correlation
+        As `SeededNoise`.
 
     Returns
     -------
@@ -164,18 +199,16 @@ def compose(sample, noise="poisson", correlation=0.0):
     Raises
     ------
     VaeError
-        If the noise cannot be drawn, or the sample does not tell its sky and seeds.
+        As `SeededNoise`.
     """
-    model = NoiseModel(*sample.sky_and_unit(), noise, correlation)
-    if "noise_seed" not in sample.truth.colnames:
-        raise ShardError("the sample's truth has no noise_seed: simulate it again")
+    seeded = SeededNoise(sample, noise, correlation)
     shared = ("survey", "bands", "kind", "settings", "seed", "split", "versions", "survey_info")
     shared += ("truth", "objects", "psf", "band_profile")
     return ComposedSample(
         **{name: getattr(sample, name) for name in shared},
         noise=noise,
         noise_correlation=float(correlation),
-        **{name: _Drawn(name, sample, model) for name in _IMAGES},
+        **{name: _Drawn(name, sample, seeded) for name in _IMAGES},
     )
 
 
