@@ -225,3 +225,12 @@ def test_shapes_that_do_not_fit_are_refused():
     ):
         with pytest.raises(ImageError):
             detect(*arguments)
+
+
+def test_images_smaller_than_the_psf_are_searched():
+    y, x = np.mgrid[:63, :63] - 31
+    psf = np.exp(-0.5 * (y**2 + x**2) / 4.0)[None]
+    image = 100 * psf[:, 28:35, 26:37]
+    found = detect(image, np.ones(image.shape), psf)
+    assert [(round(peak.y), round(peak.x)) for parent in found.parents for peak in parent.peaks] == [(3, 5)]
+    assert not detect(image[:, :1, :1] * 0, np.ones((1, 1, 1)), psf).parents

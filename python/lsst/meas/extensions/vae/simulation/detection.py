@@ -268,7 +268,10 @@ class _Filters:
 
     def __init__(self, shape, reach):
         self.shape = shape
-        self.padded = tuple(scipy.fft.next_fast_len(side + reach, real=True) for side in shape)
+        # The kernel itself may be larger than the plane.
+        self.padded = tuple(
+            scipy.fft.next_fast_len(max(side, reach + 1) + reach, real=True) for side in shape
+        )
 
     def plane(self, values):
         """Transform of a plane [y, x]."""
