@@ -105,8 +105,18 @@ def test_conditional_models_get_the_users_psfs_in_their_own_order(cutout):
     for psf, kernel in ((r, kernels[0]), (i, kernels[1])):
         np.testing.assert_array_equal(psf[11:52], kernel[:, 4:67])
         assert not psf[:11].any() and not psf[52:].any()
-    with pytest.raises(ImageError, match="PSF images have shape"):
-        deblend(images[:2], variance[:2], kernels[:1], centres, bands="ri", model=network)
+    several = [kernels[0][:, :33], kernels[1]]
+    deblend(images[:2], variance[:2], several, centres, bands="ri", model=network, settings=settings)
+    np.testing.assert_array_equal(seen[1][1][11:52, 15:48], several[0])
+    for wrong in (kernels[:1], kernels[:, 0]):
+        with pytest.raises(ImageError, match="PSF images have shape"):
+            deblend(images[:2], variance[:2], wrong, centres, bands="ri", model=network)
+
+
+@pytest.mark.parametrize("wrong", [np.ones((2, 3)), [1.0, 2.0, 3.0], np.ones((2, 1, 2))])
+def test_centres_are_pairs(network, cutout, wrong):
+    with pytest.raises(ImageError, match="centres have shape"):
+        deblend(*cutout[:2], None, wrong, bands="ugrizy", model=network)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from lsst.meas.extensions.vae.network.observation import (
     Observer,
     conditions,
     kernel_transfer,
+    resized,
 )
 from lsst.meas.extensions.vae.simulation.shards import StampSample, pack_profiles
 from lsst.meas.extensions.vae.survey import PsfModel, get_survey
@@ -78,10 +79,24 @@ def test_a_psf_image_off_its_middle_moves_the_galaxy():
     assert x == pytest.approx(33.5, abs=0.02)
 
 
-@pytest.mark.parametrize("bad", [np.full((41, 41), np.nan), np.zeros((41, 41))])
+OUTER = np.pad(np.zeros((99, 99)), 1, constant_values=1.0)
+"""A PSF of which no stamp has anything."""
+
+
+@pytest.mark.parametrize("bad", [np.full((41, 41), np.nan), np.zeros((41, 41)), OUTER])
 def test_psf_images_that_are_none_are_refused(bad):
     with pytest.raises(ImageError, match="PSF image"):
         kernel_transfer(bad, SIGMA, 64)
+
+
+@pytest.mark.parametrize("size", [1, 6, 7, 12, 13])
+@pytest.mark.parametrize("shape", [(5, 5), (6, 9), (12, 13), (21, 3)])
+def test_resized_psf_images_keep_their_middle(shape, size):
+    kernel = np.zeros((2, *shape))
+    kernel[:, shape[0] // 2, shape[1] // 2] = [1, 2]
+    found = resized(kernel, size)
+    assert found.shape == (2, size, size)
+    assert found[:, size // 2, size // 2].tolist() == [1, 2] and found.sum() == 3
 
 
 def test_conditions_tell_widths_directions_depths_and_missing_bands():
@@ -315,8 +330,20 @@ def test_one_psf_for_each_stamp_or_one_for_all(network):
     a = network.deblend(images, [2.0, 3.0], psfs=one)[0]
     b = network.deblend(images, [2.0, 3.0], psfs=np.stack([one] * 3))[0]
     np.testing.assert_array_equal(a, b)
-    with pytest.raises(ImageError, match="PSF images have shape"):
-        network.deblend(images, [2.0, 3.0], psfs=one[:1])
+    for wrong in (one[:1], np.stack([one] * 2), one[0]):
+        with pytest.raises(ImageError, match="PSF images have shape"):
+            network.deblend(images, [2.0, 3.0], psfs=wrong)
+
+
+def test_noise_and_latents_of_wrong_shapes_are_refused(network):
+    images = np.zeros((3, 2, 64, 64), "f4")
+    for noise in ([1.0] * 5, np.ones((2, 2)), np.ones((1, 3, 2))):
+        with pytest.raises(ImageError, match="noise has shape"):
+            network.deblend(images, noise)
+        with pytest.raises(ImageError, match="noise has shape"):
+            network.decode(np.zeros((3, 8)), noise)
+    with pytest.raises(ImageError, match="latents have shape"):
+        network.decode(np.zeros((3, 7)), [2.0, 3.0])
 
 
 def test_bands_of_several_pixel_scales_are_refused():

@@ -145,7 +145,10 @@ def deblend_blend(
             f"the images have {len(images)} bands, the model {network.package.name!r} takes "
             f"{len(network.bands)} ({', '.join(network.bands)})"
         )
-    centres = np.asarray(centres, dtype=float).reshape(-1, 2)
+    centres = np.asarray(centres, dtype=float)
+    if centres.size and centres.shape[1:] != (2,):
+        raise ImageError(f"centres have shape {centres.shape}: expected [n, 2], y and x of each source")
+    centres = centres.reshape(-1, 2)
     n, shape, size = len(centres), images.shape[1:], network.stamp_size
     with np.errstate(invalid="ignore"):
         inside = ((centres >= -0.5) & (centres < np.array(shape) - 0.5)).all(axis=1)

@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..errors import ImageError
+from ..network.observation import resized
 from .blend import DeblendSettings, deblend_blend
 from .stamps import check_cube
 
@@ -36,9 +37,10 @@ def deblend(
     images, variance : array-like, ``[band, y, x]``
         Background-subtracted pixels and their variance. Pixels that are not
         finite, or have no positive variance, are left out.
-    psfs : array-like, ``[band, y, x]``, or `None`
-        PSF images with the pixel, centred on their middle pixel; of any sum.
-        `None` for the survey's own.
+    psfs : sequence of array-like ``[y, x]``, or `None`
+        PSF images of the bands, with the pixel, centred on their middle
+        pixel; of any sum and size. `None` for the survey's own. Models that
+        are not conditional know one PSF and take no other.
     centres : array-like, ``[n, 2]``
         y and x of the galaxies [pixel], 0-based, centres of pixels at
         integers.
@@ -180,21 +182,13 @@ def _psfs(psfs, bands, order, network):
     """PSF images in the network's order; the survey's own where there is none."""
     if psfs is None or not network.architecture.conditional:
         return None
-    psfs = np.asarray(psfs, dtype=float)
-    if psfs.ndim != 3 or len(psfs) != len(bands):
-        raise ImageError(f"PSF images have shape {psfs.shape}: expected [{len(bands)} bands, y, x]")
+    # Images of the bands may differ in size.
+    psfs = [np.asarray(psf, dtype=float) for psf in psfs]
+    if len(psfs) != len(bands) or any(psf.ndim != 2 for psf in psfs):
+        raise ImageError(
+            f"PSF images have shape {', '.join(str(psf.shape) for psf in psfs[:10])}: expected "
+            f"[{len(bands)} bands, y, x]"
+        )
     own = network.own_psfs()
     size = own.shape[-1]
-    return np.stack([own[place] if k is None else _fitted(psfs[k], size) for place, k in enumerate(order)])
-
-
-def _fitted(kernel, size):
-    """Cut or pad a kernel about its middle pixel, to an odd size."""
-    out = np.zeros((size, size))
-    slices = []
-    for n in kernel.shape:
-        low = min(n // 2, size // 2)
-        high = min(n - n // 2, size // 2 + 1)
-        slices.append((slice(size // 2 - low, size // 2 + high), slice(n // 2 - low, n // 2 + high)))
-    out[slices[0][0], slices[1][0]] = kernel[slices[0][1], slices[1][1]]
-    return out
+    return np.stack([own[place] if k is None else resized(psfs[k], size) for place, k in enumerate(order)])

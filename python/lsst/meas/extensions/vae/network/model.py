@@ -193,9 +193,16 @@ class Network:
         -------
         images : `numpy.ndarray`, float32 ``[n, band, y, x]``
             Noiseless galaxies in the image unit, PSF included.
+
+        Raises
+        ------
+        ImageError
+            Raised if a shape is wrong.
         """
         latents = np.asarray(latents, dtype=np.float32)
-        noise = np.broadcast_to(np.asarray(noise, dtype=np.float32), (len(latents), len(self.bands)))
+        if latents.ndim != 2 or latents.shape[1] != self.latent_dim:
+            raise ImageError(f"latents have shape {latents.shape}: expected [n, {self.latent_dim}]")
+        noise = self._noise(noise, len(latents))
         return self._decode(latents, noise, batch_size, self._transfer(psfs, len(latents)))
 
     def deblend(self, images, noise, batch_size=256, psfs=None):
@@ -221,10 +228,21 @@ class Network:
                 f"stamps have shape {images.shape}, model {self.package.name!r} takes "
                 f"[n, {', '.join(map(str, expected))}] (bands {', '.join(self.bands)})"
             )
-        noise = np.broadcast_to(np.asarray(noise, dtype=np.float32), images.shape[:2])
+        noise = self._noise(noise, len(images))
         if not np.isfinite(images).all() or not (noise > 0).all():
             raise ImageError("stamps must be finite and their noise positive: mask or fill bad pixels first")
         return images, noise
+
+    def _noise(self, noise, n):
+        """Noise of n stamps, ``[n, band]``."""
+        noise, expected = np.asarray(noise, dtype=np.float32), (n, len(self.bands))
+        try:
+            return np.broadcast_to(noise, expected)
+        except ValueError:
+            raise ImageError(
+                f"noise has shape {noise.shape}: expected [{expected[1]} bands], or [{n} stamps, "
+                f"{expected[1]} bands]"
+            ) from None
 
     @property
     def _typical_noise(self):
@@ -249,10 +267,11 @@ class Network:
             transfer = self._own_transfer
         else:
             psfs = np.asarray(psfs)
-            if psfs.ndim not in (3, 4) or psfs.shape[-3] != len(self.bands):
+            fits = psfs.ndim == 3 or psfs.ndim == 4 and len(psfs) in (1, n)
+            if not fits or psfs.shape[-3] != len(self.bands):
                 raise ImageError(
                     f"PSF images have shape {psfs.shape}: expected [{len(self.bands)} bands, y, x], or one "
-                    "such cube for each stamp"
+                    f"such cube for each of {n} stamps"
                 )
             transfer = self.architecture.transfer(psfs)
         return np.broadcast_to(transfer, (n, *transfer.shape[-3:]))

@@ -13,6 +13,7 @@ of `numpy.fft.rfft2`, of stamps whose centre is that of the galaxy.
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.fft
 from scipy.interpolate import CubicSpline
 
 from ..errors import ImageError, TrainingError
@@ -24,6 +25,7 @@ __all__ = [
     "conditions",
     "gaussian_otf",
     "kernel_transfer",
+    "resized",
 ]
 
 CONDITIONS_PER_BAND = 6
@@ -38,7 +40,7 @@ _PROBE_PERIOD = 64
 # would only blow up the noise of a PSF image.
 _FLOOR = 1e-3
 
-# Largest departure of a band's depth from that of its scene: sigma of the logarithm.
+# How far a band's depth departs from that of its scene: sigma of the logarithm.
 _BAND_SCATTER = 0.2
 
 
@@ -123,7 +125,7 @@ def _frequencies(size):
 
 def _over_model(otf, sigma, size):
     model = gaussian_otf(sigma, size)
-    return otf * (model / (model**2 + _FLOOR**2))
+    return otf * (model / (model**2 + np.float32(_FLOOR**2)))
 
 
 def kernel_transfer(kernels, sigma, size):
@@ -146,33 +148,45 @@ def kernel_transfer(kernels, sigma, size):
     Raises
     ------
     ImageError
-        Raised if a kernel is not finite or its sum not positive.
+        Raised if a kernel is not finite, or its sum over the stamp not positive.
     """
-    kernels = np.asarray(kernels, dtype=np.float64)
-    total = kernels.sum(axis=(-2, -1))
-    if not (np.isfinite(kernels).all() and (total > 0).all()):
+    kernels = resized(np.asarray(kernels), size)
+    # What was cut off its wings belongs to the PSF all the same.
+    total = kernels.sum(axis=(-2, -1), dtype=np.float64, keepdims=True)
+    # NaN and Inf anywhere make a sum that is neither.
+    if not (np.isfinite(total).all() and (total > 0).all()):
         raise ImageError(
             "a PSF image holds NaN or Inf, or its sum is not positive: give the PSF of the exposure at the "
             "source, or leave the band out"
         )
-    for axis in (-2, -1):
-        kernels = _fitted(kernels, axis, size)
-    otf = np.fft.rfft2(np.fft.ifftshift(kernels, axes=(-2, -1)))
-    # What was cut off its wings belongs to the PSF all the same.
-    otf = otf / otf[..., :1, :1].real
-    return _over_model(otf, sigma, size).astype(np.complex64)
+    kernels = (kernels / total).astype(np.float32)
+    otf = scipy.fft.rfft2(scipy.fft.ifftshift(kernels, axes=(-2, -1)))
+    return _over_model(otf, sigma, size)
 
 
-def _fitted(kernels, axis, size):
-    """Cut or pad an axis about its middle pixel, to ``size``."""
-    n = kernels.shape[axis]
-    start = n // 2 - size // 2
-    if start > 0:
-        kernels = np.take(kernels, np.arange(start, start + min(size, n - start)), axis=axis)
-        start, n = 0, kernels.shape[axis]
-    widths = [(0, 0)] * kernels.ndim
-    widths[axis] = (-start, size - n + start)
-    return np.pad(kernels, widths)
+def resized(kernels, size):
+    """Cut or pad PSF images about their middle pixel.
+
+    Parameters
+    ----------
+    kernels : `numpy.ndarray`, ``[..., y, x]``
+        Centred on the pixel ``(ny // 2, nx // 2)``.
+    size : `int`
+        Side wanted [pixel].
+
+    Returns
+    -------
+    resized : `numpy.ndarray`, ``[..., size, size]``
+        Centred on the pixel ``(size // 2, size // 2)``.
+    """
+    out = np.zeros((*kernels.shape[:-2], size, size), kernels.dtype)
+    found, kept = [], []
+    for n in kernels.shape[-2:]:
+        low, high = min(n // 2, size // 2), min(n - n // 2, size - size // 2)
+        found.append(slice(n // 2 - low, n // 2 + high))
+        kept.append(slice(size // 2 - low, size // 2 + high))
+    out[..., *kept] = kernels[..., *found]
+    return out
 
 
 def conditions(transfer, noise):
@@ -219,7 +233,7 @@ class Observer:
     """
 
     # Tables are by the square of the frequency in cycles per FWHM, of which next to nothing gets through a
-    # PSF beyond the highest. So many entries need no interpolation: their error is below 2e-4.
+    # PSF beyond the highest. So many entries need no interpolation: their error is below 4e-4.
     _highest, _steps = 16.0, 2**18
 
     def __init__(self, profile_kinds, band_profile, sigma, size):
