@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from lsst.meas.extensions.vae.afw import Box2I, Extent2I, MultibandExposure, MultibandImage, Point2I
+from lsst.meas.extensions.vae.afw.multiband import IncompleteDataError
 from lsst.meas.extensions.vae.deblending import deblend_blend
 from lsst.meas.extensions.vae.errors import ImageError, TrainingError
-from lsst.meas.extensions.vae.exposureChecks import ExposurePsfs
+from lsst.meas.extensions.vae.exposureChecks import ExposurePsfs, selectBands
 from lsst.meas.extensions.vae.galaxies import synthetic_galaxies
 from lsst.meas.extensions.vae.network.settings import TrainingSettings
 from lsst.meas.extensions.vae.simulation.scenes import SceneSettings, simulate_stamps
@@ -156,7 +158,37 @@ def test_a_band_without_a_psf_and_an_exposure_without_any_take_the_surveys(prior
     absent = ExposurePsfs(cubes(none), network, 0.1, logging.getLogger("test"))
     np.testing.assert_allclose(absent(np.array([[5.0, 5.0]]))[0, 1], own, atol=1e-7)
     assert absent.mismatch((5.0, 5.0))
-    assert "no PSF here" in caplog.text
+    absent(np.random.default_rng(0).uniform(0, 100, (20, 2)))
+    assert caplog.text.count("no PSF here") == 1
+
+
+def test_where_one_band_has_no_psf_the_others_keep_theirs(prior):
+    network = make_network(prior)
+    own = get_survey("lsst10yr", BANDS)["g"].psf.kernel(0.2, 63)
+
+    def psf(x, y):
+        box = Box2I(Point2I(-20, -20), Extent2I(41, 41))
+        raise IncompleteDataError(BANDS, (x, y), MultibandImage(("r",), KERNEL[None], box))
+
+    exposure = cubes(psf)
+    exposure.bands = BANDS
+    psfs = ExposurePsfs(exposure, network, 0.1, logging.getLogger("test"))
+    g, r = psfs(np.array([[5.0, 5.0]]))[0]
+    np.testing.assert_allclose(g, own, atol=1e-7)
+    np.testing.assert_allclose(r[11:-11, 11:-11], KERNEL, atol=1e-7)
+    assert psfs.mismatch((5.0, 5.0))
+
+
+def test_an_exposure_in_another_unit_is_refused(prior):
+    network, log, pixels = make_network(prior), logging.getLogger("test"), np.ones((2, 20, 20), "f4")
+
+    def exposure(unit):
+        masks = np.zeros(pixels.shape, np.int32)
+        return MultibandExposure.fromArrays(BANDS, pixels, masks, pixels, unit=unit)
+
+    selectBands(exposure("nJy"), network, log)
+    with pytest.raises(ImageError, match="exposure is in electron, model .* takes nJy"):
+        selectBands(exposure("electron"), network, log)
 
 
 def test_models_of_a_blend_are_drawn_through_the_psf_where_each_source_is(prior):

@@ -6,12 +6,15 @@
 
 __all__ = ["ExposurePsfs", "checkPixelScale", "selectBands"]
 
+import contextlib
 import dataclasses
 
 import numpy as np
 
-from .afw.adapters import asCubes
+from .afw.adapters import asCubes, psfCube
+from .afw.multiband import IncompleteDataError
 from .errors import ImageError
+from .network.observation import resized
 from .survey import PsfModel
 
 
@@ -51,7 +54,9 @@ def selectBands(mExposure, network, log):
         )
     fixed = network.architecture.normalisation == "fixed"
     unit = network.package.card.get("image_unit")
-    if fixed and cubes.unit is not None and unit and str(cubes.unit) != unit:
+    # A conditional network compares the noise with the survey's.
+    absolute = fixed or network.architecture.conditional
+    if absolute and cubes.unit is not None and unit and str(cubes.unit) != unit:
         raise ImageError(f"the exposure is in {cubes.unit}, model {name!r} takes {unit}: convert it first")
     missing = [band for band in wanted if band not in cubes.bands]
     if missing and fixed:
@@ -117,8 +122,8 @@ class ExposurePsfs:
 
     A conditional network takes the PSF at each source, and suits all widths
     that it was trained with. Any other knows one PSF, which that at the middle
-    of the exposure is compared with. Where the exposure does not tell its PSF
-    the network's own stands in, and does not suit.
+    of the exposure is compared with. Where the exposure does not tell the PSF
+    of one of its bands the network's own stands in, and does not suit.
 
     Parameters
     ----------
@@ -144,9 +149,9 @@ class ExposurePsfs:
             for psf, ends in zip(card["psf"], ranges, strict=True)
         ]
         self._own = [PsfModel(psf["kind"], psf["fwhm"], psf["beta"]) for psf in card["psf"]]
-        self._scales, self._kernels = card["pixel_scale"], {}
+        self._scales, self._kernels, self._widths = card["pixel_scale"], {}, {}
         self._size = network.stamp_size - 1
-        self._worst = 0.0
+        self._worst, self._warned = 0.0, False
         if not self.vary:
             ny, nx = cubes.images.shape[1:]
             self._middle = self._at(ny / 2, nx / 2)[1]
@@ -167,7 +172,7 @@ class ExposurePsfs:
         for k, (y, x) in enumerate(centres):
             kernels, self._off[y, x] = self._at(y, x)
             for band, kernel in enumerate(kernels):
-                psfs[k, band] = _resized(kernel, self._size)
+                psfs[k, band] = resized(kernel, self._size)
         return psfs
 
     def mismatch(self, centre):
@@ -198,25 +203,35 @@ class ExposurePsfs:
             )
 
     def _at(self, y, x):
+        """PSF images of all bands at a place, and whether one of them does not suit."""
         x0, y0 = self._cubes.xy0
         try:
-            kernels = self._cubes.psf(x0 + x, y0 + y)
+            found = self._cubes.psf(x0 + x, y0 + y)
+        except IncompleteDataError as error:
+            self._untold(error)
+            found = _partial(error, self._cubes.bands)
         except ImageError as error:
-            self._log.warning("No PSF to compare with the model's: %s", error)
-            return [self._drawn(band, self._own[band], self._size) for band in range(len(self._own))], True
-        kernels, worst = list(kernels), 0.0
-        for band, kernel in enumerate(kernels):
+            self._untold(error)
+            found = [None] * len(self._own)
+        kernels, worst, untold = [], 0.0, False
+        for band, kernel in enumerate(found):
+            untold |= kernel is None
             # A kernel that could not be had is NaN: its band is missing.
-            if not (np.isfinite(kernel).all() and kernel.sum() > 0):
-                kernels[band] = self._drawn(band, self._own[band], self._size)
+            if kernel is None or not (np.isfinite(kernel).all() and kernel.sum() > 0):
+                kernels.append(self._drawn(band, self._own[band], self._size))
                 continue
-            low, high = (self._drawn(band, model, len(kernel)) for model in self._limits[band])
-            width = np.sqrt(_effectiveArea(kernel))
-            worst = max(
-                worst, width / np.sqrt(_effectiveArea(high)) - 1, 1 - width / np.sqrt(_effectiveArea(low))
-            )
+            kernels.append(kernel)
+            width = _width(kernel)
+            low, high = (self._modelWidth(band, model, len(kernel)) for model in self._limits[band])
+            worst = max(worst, width / high - 1, 1 - width / low)
         self._worst = max(self._worst, worst)
-        return kernels, bool(worst > self._tolerance)
+        return kernels, bool(untold or worst > self._tolerance)
+
+    def _untold(self, error):
+        """Tell once, not of every source, that there is no PSF."""
+        if not self._warned:
+            self._log.warning("No PSF to compare with the model's, which stands in: %s", error)
+        self._warned = True
 
     def _drawn(self, band, model, size):
         key = model, self._scales[band], size
@@ -224,21 +239,25 @@ class ExposurePsfs:
             self._kernels[key] = model.kernel(self._scales[band], size=size)
         return self._kernels[key]
 
-
-def _resized(kernel, size):
-    """Cut or pad an odd kernel about its middle pixel."""
-    out = np.zeros((size, size), np.float32)
-    reach = [min(n, size) // 2 for n in kernel.shape]
-    (cy, cx), c = (n // 2 for n in kernel.shape), size // 2
-    out[c - reach[0] : c + reach[0] + 1, c - reach[1] : c + reach[1] + 1] = kernel[
-        cy - reach[0] : cy + reach[0] + 1, cx - reach[1] : cx + reach[1] + 1
-    ]
-    return out
+    def _modelWidth(self, band, model, size):
+        key = model, self._scales[band], size
+        if key not in self._widths:
+            self._widths[key] = _width(self._drawn(band, model, size))
+        return self._widths[key]
 
 
-def _effectiveArea(kernel):
-    """Pixels that a kernel covers, 1 / sum k^2: noise hardly moves it."""
-    return 1.0 / np.sum((kernel / kernel.sum()) ** 2)
+def _partial(error, bands):
+    """The PSFs that an `IncompleteDataError` has, in the order of bands; `None` for the others."""
+    found = {}
+    with contextlib.suppress(ImageError):
+        if error.partialPsf is not None:
+            found = dict(zip(error.partialPsf.bands, psfCube(error.partialPsf), strict=True))
+    return [found.get(band) for band in bands]
+
+
+def _width(kernel):
+    """Side of the square that a kernel covers, of 1 / sum k^2 pixels: noise hardly moves it."""
+    return np.sqrt(1.0 / np.sum((kernel / kernel.sum()) ** 2))
 
 
 def _reordered(cubes, order, bands):

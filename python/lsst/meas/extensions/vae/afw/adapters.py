@@ -7,7 +7,7 @@
 Nothing here imports ``lsst.afw``: objects are known by what they can do.
 """
 
-__all__ = ["Cubes", "asCubes", "fromCellCoadds", "typesOf"]
+__all__ = ["Cubes", "asCubes", "fromCellCoadds", "psfCube", "typesOf"]
 
 import dataclasses
 import sys
@@ -101,7 +101,7 @@ def asCubes(mExposure):
 
     def psf(x, y):
         try:
-            return _psfCube(mExposure.computePsfKernelImage((x, y)))
+            return psfCube(mExposure.computePsfKernelImage((x, y)))
         except IncompleteDataError:
             raise
         except Exception as error:  # afw's own, which only its stack can name
@@ -121,7 +121,7 @@ def asCubes(mExposure):
     )
 
 
-def _psfCube(image):
+def psfCube(image):
     """A multiband kernel image as a cube whose middle is the kernels' (0, 0)."""
     array, box = np.asarray(image.array, dtype=np.float64), image.getBBox()
     edges = (box.getMinX(), box.getMaxX(), box.getMinY(), box.getMaxY())
