@@ -112,6 +112,13 @@ def test_a_wcs_tells_the_pixel_scale(tmp_path):
         (dict(VARIANCE=fits.ImageHDU(np.ones((3, 5, 5), "f4"))), "Variance has shape"),
         (dict(VARIANCE=fits.ImageHDU(np.ones((5, 5), "f4"))), r"VARIANCE has shape \(5, 5\)"),
         (dict(CENTRES=fits.BinTableHDU(Table({"ra": [1.0]}))), "expected x and y"),
+        (dict(CENTRES=fits.ImageHDU(np.ones((2, 2)))), "CENTRES is no table"),
+        (dict(CENTRES=fits.BinTableHDU(Table({"x": [[1.0, 2]], "y": [[1.0, 2]]}))), "a number in each row"),
+        (dict(CENTRES=fits.BinTableHDU(Table({"x": ["a"], "y": ["b"]}))), "a number in each row"),
+        (dict(BAD=fits.BinTableHDU(Table({"x": [1]}))), "BAD is no image"),
+        (dict(header={"BANDS": "g," * 500}), r"is '(g,){50}': expected the names of its 3 bands"),
+        (dict(header={"PIXSCALE": "0.2"}), "PIXSCALE is '0.2'"),
+        (dict(header={"ZEROPNT": True}), "zero points are"),
     ],
 )
 def test_a_cutout_that_lacks_something_is_told_in_one_line(tmp_path, capsys, change, words):
@@ -120,6 +127,43 @@ def test_a_cutout_that_lacks_something_is_told_in_one_line(tmp_path, capsys, cha
     assert error.count("\n") == 1 and error.startswith("deblendCutout.py: error:")
     assert re.search(words, error), error
     assert not (tmp_path / "c.deblended.fits").exists()
+
+
+@pytest.mark.parametrize("card", [b"BANDS   = 'g,r,i   '", b"NOTE    = 'not read'"])
+def test_a_header_with_a_damaged_card_is_told_in_one_line(tmp_path, capsys, card):
+    centres = fits.BinTableHDU(Table({"x": [40.1], "y": [40.2]}))
+    path = write(tmp_path / "c.fits", header={"NOTE": "not read"}, CENTRES=centres)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(card, card[:10] + b"'''''=\x01\xff /"))
+    assert path.read_bytes() != content
+    assert main([str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search("Unparsable card|header of IMAGE is damaged", error), error
+    assert not (tmp_path / "c.deblended.fits").exists()
+
+
+def test_scaled_integers_and_tiny_units_are_read_as_what_they_stand_for(tmp_path):
+    centres = fits.BinTableHDU(Table({"x": [40.1], "y": [40.2]}))
+    bad = np.zeros((96, 104), np.uint16)
+    bad[3, 4] = 40000
+    # One unit is 1 erg / s / cm^2 / Hz: single precision has no room for the variance.
+    unit = 10 ** (-0.4 * (ZERO_POINT + 48.6))
+    path = write(
+        tmp_path / "c.fits",
+        image=scene().astype("f8") * unit,
+        header={"ZEROPNT": -48.6},
+        VARIANCE=fits.ImageHDU(np.full(scene().shape, (NOISE * unit) ** 2)),
+        BAD=fits.ImageHDU(bad),
+        CENTRES=centres,
+    )
+    assert readCutout(path).bad.sum() == 1
+    plain = write(tmp_path / "p.fits", BAD=fits.ImageHDU(bad), CENTRES=centres)
+    found = []
+    for file in (path, plain):
+        assert main([str(file), "--output", str(tmp_path / "o.fits")]) == 0
+        found.append(Table.read(tmp_path / "o.fits", hdu="SOURCES"))
+    assert not found[0]["failed"].any()
+    np.testing.assert_allclose(found[0]["mag_r"], found[1]["mag_r"], atol=1e-3)
 
 
 @pytest.mark.parametrize("content", [b"", b"not FITS", b"SIMPLE  =                    T"])

@@ -165,7 +165,7 @@ def readCutout(path):
     from astropy.io import fits
 
     try:
-        with fits.open(path, memmap=True) as hdus:
+        with fits.open(path) as hdus:
             names = [hdu.name for hdu in hdus]
             for name in ("IMAGE", "VARIANCE"):
                 if name not in names:
@@ -178,13 +178,13 @@ def readCutout(path):
             centres = None
             if "CENTRES" in names:
                 centres = _centres(hdus["CENTRES"], path)
-            bad = np.asarray(hdus["BAD"].data) != 0 if "BAD" in names else None
+            bad = _bad(hdus["BAD"], path) if "BAD" in names else None
             return Cutout(
                 images,
                 _cube(hdus["VARIANCE"], path),
                 _bands(header, len(images), path),
                 _zeroPoint(header, len(images), path),
-                _pixelScale(header),
+                _pixelScale(header, path),
                 _cube(hdus["PSF"], path) if "PSF" in names else None,
                 bad,
                 centres,
@@ -193,7 +193,7 @@ def readCutout(path):
     except ImageError:
         raise
     # What astropy raises upon damaged files is of many kinds.
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, fits.VerifyError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise ImageError(f"cannot read {path} as a FITS cutout ({reason})") from error
 
@@ -203,8 +203,15 @@ def _cube(hdu, path):
     if data is None or data.ndim != 3 or data.dtype.kind not in "fiu":
         shape = None if data is None else data.shape
         raise ImageError(f"{path}: HDU {hdu.name} has shape {shape}: expected numbers [band, y, x]")
-    # Native byte order, whatever the file's.
-    return np.array(data, dtype=np.float32)
+    # Native byte order, whatever the file's. Squares of the unit of some files need double precision.
+    return np.array(data, dtype=np.float32 if data.dtype.itemsize <= 4 else np.float64)
+
+
+def _bad(hdu, path):
+    data = hdu.data
+    if data is None or data.dtype.kind not in "fiub":
+        raise ImageError(f"{path}: HDU BAD is no image: expected a plane [y, x] or a cube [band, y, x]")
+    return np.asarray(data) != 0
 
 
 def _bands(header, n_bands, path):
@@ -214,8 +221,8 @@ def _bands(header, n_bands, path):
         bands = tuple(bands[0])
     if len(bands) != n_bands:
         raise ImageError(
-            f"{path}: BANDS in the header of IMAGE is {text!r}: expected the names of its {n_bands} bands, "
-            "such as 'g,r,i'"
+            f"{path}: BANDS in the header of IMAGE is {str(text)[:100]!r}: expected the names of its "
+            f"{n_bands} bands, such as 'g,r,i'"
         )
     return bands
 
@@ -224,16 +231,22 @@ def _zeroPoint(header, n_bands, path):
     values = [header.get(f"ZEROPNT{k + 1}", header.get("ZEROPNT")) for k in range(n_bands)]
     if all(value is None for value in values):
         return None
-    if not all(isinstance(value, int | float) for value in values):
-        raise ImageError(f"{path}: zero points are {values}: expected the AB magnitude of one unit")
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+        raise ImageError(
+            f"{path}: zero points are {str(values)[:200]}: expected the AB magnitude of one unit"
+        )
     return np.array(values, dtype=float)
 
 
-def _pixelScale(header):
+def _pixelScale(header, path):
     """Pixel scale [arcsec], or `None` where nothing tells it."""
     value = header.get("PIXSCALE")
     if isinstance(value, int | float):
         return float(value)
+    if str(value or "").strip():
+        raise ImageError(
+            f"{path}: PIXSCALE is {str(value)[:60]!r}: expected a number of arcsec, without quotes"
+        )
     if "CTYPE1" not in header:
         return None
     import warnings
@@ -242,14 +255,26 @@ def _pixelScale(header):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of oddities that do not touch the scale
-        return float(WCS(header).celestial.proj_plane_pixel_scales()[0].to_value("arcsec"))
+        wcs = WCS(header)
+        if not wcs.has_celestial:
+            return None
+        return float(wcs.celestial.proj_plane_pixel_scales()[0].to_value("arcsec"))
 
 
 def _centres(hdu, path):
-    names = {name.lower(): name for name in hdu.columns.names}
+    columns = getattr(hdu, "columns", None)
+    if columns is None:
+        raise ImageError(f"{path}: HDU CENTRES is no table: expected one with columns x and y [pixel]")
+    names = {name.lower(): name for name in columns.names}
     if not {"x", "y"} <= set(names):
         raise ImageError(f"{path}: table CENTRES has columns {', '.join(names)}: expected x and y [pixel]")
-    return np.column_stack([np.asarray(hdu.data[names[axis]], dtype=float) for axis in ("y", "x")])
+    y, x = (np.asarray(hdu.data[names[axis]]) for axis in ("y", "x"))
+    if any(column.ndim != 1 or column.dtype.kind not in "fiu" for column in (y, x)):
+        raise ImageError(
+            f"{path}: columns y and x of table CENTRES hold {y.dtype} {y.shape} and {x.dtype} {x.shape}: "
+            "expected a number in each row"
+        )
+    return np.column_stack([y, x]).astype(float)
 
 
 def _detected(cutout, network, threshold):
@@ -314,3 +339,5 @@ def writeDeblended(path, cutout, result, package):
             fits.HDUList([primary, sources, models, image]).writeto(temporary, overwrite=True)
     except OSError as error:
         raise ImageError(f"cannot write {path} ({error.strerror or error}): give another --output") from None
+    except fits.VerifyError as error:
+        raise ImageError(f"cannot write {path}: the header of IMAGE is damaged ({error})") from None
