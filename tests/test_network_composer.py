@@ -414,6 +414,15 @@ def test_scenes_of_one_placement_keep_out_of_those_of_another(survey, no_noise):
     assert np.mean([i == j for i, j in pairs]) < 0.5
 
 
+def test_scenes_keep_out_of_those_seen_through_another_psf(survey, no_noise):
+    samples = [make_sample(12, 1), make_sample(12, 2)]
+    for sample, fwhm in zip(samples, (0.7, 0.8), strict=True):
+        sample.psf[..., 0] = fwhm
+    pairs = owners(*SceneComposer(samples, survey).batch(0, 48), StampSample.concatenate(samples))
+    assert all((i < 12) == (j < 12) for i, j in pairs)
+    assert np.mean([i == j for i, j in pairs]) < 0.5
+
+
 @pytest.mark.parametrize("why", ["centred on peaks", "PSFs of their own"])
 def test_scenes_whose_parts_belong_together_keep_their_neighbours(survey, no_noise, why):
     sample = make_sample(centring="peaks" if why == "centred on peaks" else "none")

@@ -4,6 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Conditional networks on their way from shards to an exposure: training, and the PSFs of an exposure."""
 
+import dataclasses
 import logging
 from types import SimpleNamespace
 
@@ -103,6 +104,12 @@ def test_a_deblender_is_trained_before_the_frozen_decoder(prior, samples, tmp_pa
 def test_depths_are_refused_where_the_network_is_not_told_of_them(samples, tmp_path):
     with pytest.raises(TrainingError, match="'factorised' is not"):
         train("prior", samples, tmp_path, architecture="factorised", depth_min=0.5)
+
+
+def test_samples_that_do_not_tell_their_psfs_are_refused(samples, tmp_path):
+    blind = {split: dataclasses.replace(sample, psf=None) for split, sample in samples.items()}
+    with pytest.raises(TrainingError, match="does not tell it: simulate it again"):
+        train("prior", blind, tmp_path)
 
 
 # -- exposures ------------------------------------------------------------------------------

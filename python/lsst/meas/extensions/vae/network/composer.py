@@ -415,8 +415,8 @@ class _Stock:
 def _classes(window, samples, annulus):
     """Scenes among which neighbours are exchanged.
 
-    Neighbours of another shear, or with the noise of HST images beside a
-    target without, would be seen in no sky.
+    Neighbours of another shear, through another PSF, or with the noise of HST
+    images beside a target without, would be seen in no sky.
 
     Parameters
     ----------
@@ -430,10 +430,12 @@ def _classes(window, samples, annulus):
     Returns
     -------
     classes : `numpy.ndarray`, int ``[scene]``
-        Numbers from 0, equal where placement, shear and kind of galaxies are.
+        Numbers from 0, equal where placement, shear, PSFs and kind of galaxies
+        are.
     """
-    columns = np.zeros((window.n_scenes, 4))
-    columns[:, 0] = annulus
+    psfs = np.stack([window.psf(scene).reshape(-1) for scene in range(window.n_scenes)])
+    columns = np.zeros((window.n_scenes, 4 + psfs.shape[1]))
+    columns[:, 0], columns[:, 4:] = annulus, psfs
     for number in np.unique(window.sample):
         mine, truth = window.sample == number, samples[number].truth
         for place, name in enumerate(("g1", "g2", "real"), start=1):

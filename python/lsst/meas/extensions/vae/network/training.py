@@ -249,6 +249,11 @@ class _Trainer:
         settings, survey = self.settings, self.survey
         observed = ObservationSettings(settings.depth_min, settings.depth_max, settings.band_dropout)
         if self.architecture.conditional:
+            if not all((sample.psf[..., 0] > 0).all() for sample in self.samples):
+                raise TrainingError(
+                    f"architecture {self.architecture.name!r} is told the PSF of each scene, and a sample "
+                    "does not tell it: simulate it again"
+                )
             observer = self.architecture.observer(survey.profile_kinds, survey.band_profile)
             return {"observed": observed, "observer": observer}
         if observed != ObservationSettings():
