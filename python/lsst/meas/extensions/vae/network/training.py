@@ -201,6 +201,7 @@ class _Trainer:
                 **card["architecture"]["options"],
             )
             self.normalisation = dict(card["normalisation"])
+        self.observations = self._observations()
         self.composer = self._make_composer(isolated)
         scale = self.architecture.scale(self.composer.noise, self.normalisation.get("scale"))
         self.scale = scale
@@ -214,7 +215,7 @@ class _Trainer:
             kl_weight=settings.kl_weight,
             noise=settings.noise,
             noise_correlation=settings.noise_correlation,
-            observer=self._observations().get("observer"),
+            observer=self.observations.get("observer"),
         )
         measured = [self.normalisation_sample] if self.normalisation_sample is not None else []
         self.state = {
@@ -241,7 +242,7 @@ class _Trainer:
             noise_correlation=settings.noise_correlation,
             window_bytes=settings.window_megabytes * 2**20,
             seed=settings.seed,
-            **self._observations(),
+            **self.observations,
         )
 
     def _observations(self):
