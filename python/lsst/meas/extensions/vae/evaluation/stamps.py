@@ -51,6 +51,9 @@ TRUTH_COLUMNS = (
 # Scenes that are in memory at a time: 100 MB of ten bands.
 _STEP = 256
 
+# Side of the PSF images by which shapes are corrected [pixel].
+_PSF_SIZE = 41
+
 _DOCS = {
     "method": "What gave the image that is measured",
     "kind": "Kind of the sample: isolated or blended",
@@ -123,11 +126,11 @@ def psf_images(sample, scenes, bands, size=63):
 
     Returns
     -------
-    psfs : `numpy.ndarray`, float32 ``[n, band, y, x]``
+    psfs : `numpy.ndarray`, float64 ``[n, band, y, x]``
         Of unit sum; equal ones are drawn once.
     """
     kinds = [int(sample.band_profile[sample.bands.index(band)]) for band in bands]
-    drawn, psfs = {}, np.empty((len(scenes), len(kinds), size, size), np.float32)
+    drawn, psfs = {}, np.empty((len(scenes), len(kinds), size, size))
     for k, index in enumerate(scenes):
         for b, kind in enumerate(kinds):
             key = kind, sample.psf[index, kind].tobytes()
@@ -269,11 +272,11 @@ def measure_stamps(
     done = 0
     for shard, sample in zip(range(len(samples)) if shards is None else shards, samples, strict=True):
         n_scenes = min(sample.n_scenes, total - done)
-        psfs = _ReferencePsfs(sample, reference)
         compose = _composer(sample, bands, noise, noise_correlation)
         for start in range(0, n_scenes, _STEP):
             scenes = range(start, min(start + _STEP, n_scenes))
             batch = _timed(seconds, "compose", compose, scenes)
+            psfs = _timed(seconds, "measure", psf_images, sample, scenes, (reference,), _PSF_SIZE)[:, 0]
             truth = _timed(seconds, "measure", _truth, batch, shard, reference, psfs)
             for name, method in methods.items():
                 images = _timed(seconds, name, method, batch)
@@ -361,24 +364,6 @@ def _composer(sample, bands, noise, noise_correlation):
     return compose
 
 
-class _ReferencePsfs:
-    """PSF images of a sample's reference band; equal ones are drawn once."""
-
-    def __init__(self, sample, reference):
-        self._sample = sample
-        self._kind = int(sample.band_profile[sample.bands.index(reference)])
-        self._scale = sample.profile_kinds[self._kind][1]
-        self._drawn = {}
-
-    def __getitem__(self, index):
-        key = self._sample.psf[index, self._kind].tobytes()
-        if key not in self._drawn:
-            if len(self._drawn) > 1000:
-                self._drawn.clear()  # PSFs that vary from scene to scene do not come again
-            self._drawn[key] = self._sample.psf_models(index)[self._kind].kernel(self._scale)
-        return self._drawn[key]
-
-
 def _timed(seconds, name, function, *args):
     started = time.perf_counter()
     result = function(*args)
@@ -390,9 +375,9 @@ def _shapes(images, batch, reference, psfs):
     """Ellipticities ``[n, 2]`` in the reference band; NaN where there is none."""
     number = batch.bands.index(reference)
     e = np.full((len(images), 2), np.nan)
-    for k, (index, image) in enumerate(zip(batch.scenes, images[:, number], strict=True)):
+    for k, (image, psf) in enumerate(zip(images[:, number], psfs, strict=True)):
         if np.isfinite(image).all():
-            e[k] = ksb_shear(image, psfs[index])[:2]
+            e[k] = ksb_shear(image, psf)[:2]
     return e
 
 
