@@ -32,6 +32,7 @@ import numpy as np
 
 from lsst.meas.extensions.vae.network.architecture import architecture_names, make_architecture
 from lsst.meas.extensions.vae.network.backend import load_keras
+from lsst.meas.extensions.vae.network.observation import conditions
 from lsst.meas.extensions.vae.survey import get_survey
 
 POLICIES = {"f32": "float32", "bf16": "mixed_bfloat16"}
@@ -75,16 +76,9 @@ def plain_model():
 
 def multiply_adds(model):
     """Of one sample's pass through the convolutions and dense layers of a functional model."""
-    total = 0
-    for layer in model.layers:
-        kind = type(layer).__name__
-        if kind in ("Conv2D", "Conv2DTranspose"):
-            # Each tap of the kernel meets each pixel of the smaller image.
-            image = layer.output if kind == "Conv2D" else layer.input
-            total += math.prod(image.shape[1:3]) * math.prod(layer.kernel.shape)
-        elif kind == "Dense":
-            total += math.prod(layer.input.shape[1:-1]) * math.prod(layer.kernel.shape)
-    return total
+    from lsst.meas.extensions.vae.evaluation.training_summary import layer_flops
+
+    return sum(layer_flops(layer) for layer in model.layers) // 2
 
 
 def spent(function):
@@ -140,7 +134,7 @@ def make_batch(architecture, n):
         return image, target
     transfer = np.ones((n, len(BANDS), SIZE, SIZE // 2 + 1), "f4")
     noise = np.ones((n, len(BANDS)), "f4")
-    told = architecture.conditions(transfer, noise)
+    told = conditions(transfer, noise)
     return {"image": image, "conditions": told}, {"target": target, "transfer": transfer, "noise": noise}
 
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from .afw.adapters import asCubes, psfCube
 from .afw.multiband import IncompleteDataError
+from .deblending.cutout import check_pixel_scale
 from .errors import ImageError
 from .network.observation import resized
-from .survey import PsfModel
+from .network.package import psf_models
 
 
 def selectBands(mExposure, network, log):
@@ -93,13 +94,7 @@ def checkPixelScale(mExposure, network, tolerance, log):
             "The exposure has neither a WCS nor PIXSCALE: its pixels are taken to be those of model %r", name
         )
         return
-    for band, expected in zip(network.bands, network.package.card["pixel_scale"], strict=True):
-        # Not "> tolerance": NaN has to be refused too.
-        if not abs(scale / expected - 1) <= tolerance:
-            raise ImageError(
-                f"the exposure has {scale:g} arcsec a pixel, model {name!r} takes {expected:g} in {band}: "
-                "resample the exposure or take a model of its pixel scale"
-            )
+    check_pixel_scale(scale, network, tolerance, "exposure")
 
 
 def _pixelScale(mExposure):
@@ -143,12 +138,12 @@ class ExposurePsfs:
         self._name, self._off = network.package.name, {}
         self.vary = network.architecture.conditional
         """Are they wanted at each source?"""
-        ranges = card.get("psf_fwhm_range") or [[psf["fwhm"]] * 2 for psf in card["psf"]]
+        self._own = psf_models(card)
+        ranges = card.get("psf_fwhm_range") or [(psf.fwhm, psf.fwhm) for psf in self._own]
         self._limits = [
-            tuple(PsfModel(psf["kind"], fwhm, psf["beta"]) for fwhm in ends)
-            for psf, ends in zip(card["psf"], ranges, strict=True)
+            tuple(dataclasses.replace(psf, fwhm=fwhm) for fwhm in ends)
+            for psf, ends in zip(self._own, ranges, strict=True)
         ]
-        self._own = [PsfModel(psf["kind"], psf["fwhm"], psf["beta"]) for psf in card["psf"]]
         self._scales, self._kernels, self._widths = card["pixel_scale"], {}, {}
         self._size = network.stamp_size - 1
         self._worst, self._warned = 0.0, False

@@ -14,7 +14,7 @@ from ..network.observation import resized
 from .blend import DeblendSettings, deblend_blend
 from .stamps import check_cube
 
-__all__ = ["check_bands", "deblend"]
+__all__ = ["check_bands", "check_pixel_scale", "deblend"]
 
 
 def deblend(
@@ -83,7 +83,8 @@ def deblend(
     bands = tuple(bands)
     images, variance, good = check_cube(images, variance, bad)
     check_bands(bands, len(images), network)
-    _check_scale(pixel_scale, network)
+    if pixel_scale is not None:
+        check_pixel_scale(pixel_scale, network)
     unit = _unit(zero_point, bands, network)[:, None, None]
     order = [bands.index(band) if band in bands else None for band in network.bands]
     shape = (len(order), *images.shape[1:])
@@ -152,13 +153,31 @@ def check_bands(bands, n_images, network):
         raise ImageError(f"model {name!r} needs all of its bands ({known}), {missing[0]!r} is not given")
 
 
-def _check_scale(pixel_scale, network):
+def check_pixel_scale(scale, network, tolerance=0.01, what="cutout"):
+    """Refuse pixels of another size than a network's.
+
+    Parameters
+    ----------
+    scale : `float`
+        [arcsec]
+    network : `~..network.model.Network`
+        The network.
+    tolerance : `float`, optional
+        Largest relative difference.
+    what : `str`, optional
+        What has these pixels, for the message.
+
+    Raises
+    ------
+    ImageError
+        Raised if it differs in any band by more than the tolerance.
+    """
     for band, expected in zip(network.bands, network.package.card["pixel_scale"], strict=True):
-        # Not "> 0.01": NaN has to be refused too.
-        if pixel_scale is not None and not abs(pixel_scale / expected - 1) <= 0.01:
+        # Not "> tolerance": NaN has to be refused too.
+        if not abs(scale / expected - 1) <= tolerance:
             raise ImageError(
-                f"the cutout has {pixel_scale:g} arcsec a pixel, model {network.package.name!r} takes "
-                f"{expected:g} in {band}: resample it, or take a model of its pixel scale"
+                f"the {what} has {scale:g} arcsec a pixel, model {network.package.name!r} takes "
+                f"{expected:g} in {band}: resample the {what} or take a model of its pixel scale"
             )
 
 

@@ -20,7 +20,7 @@ from keras import layers, ops
 
 from ..errors import TrainingError
 from .layers import image_features, posterior, saturating
-from .observation import CONDITIONS_PER_BAND, Observer, conditions, kernel_transfer
+from .observation import CONDITIONS_PER_BAND, Observer, kernel_transfer
 from .templates import TemplateArchitecture
 
 __all__ = ["Conditional"]
@@ -159,7 +159,3 @@ class Conditional(TemplateArchitecture):
     def transfer(self, kernels):
         """Transfer functions of PSF images; see `~.observation.kernel_transfer`."""
         return kernel_transfer(kernels, self.options["model_sigma"], self.stamp_size)
-
-    def conditions(self, transfer, noise):
-        """What the encoder is told; see `~.observation.conditions`."""
-        return conditions(transfer, noise)

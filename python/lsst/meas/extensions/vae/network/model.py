@@ -7,11 +7,11 @@
 import numpy as np
 
 from ..errors import ImageError, ModelPackageError
-from ..survey import PsfModel
 from .architecture import make_architecture
 from .backend import load_keras
 from .engines import check_engine, make_engine
-from .package import ModelPackage
+from .observation import conditions
+from .package import ModelPackage, psf_models
 
 __all__ = ["Network", "get_weights", "set_weights"]
 
@@ -251,7 +251,7 @@ class Network:
 
     def own_psfs(self):
         """PSF images of the survey, float64 ``[band, y, x]``, with the pixel and of unit sum."""
-        models = [PsfModel(p["kind"], p["fwhm"], p["beta"]) for p in self.package.card["psf"]]
+        models = psf_models(self.package.card)
         scales = self.package.card["pixel_scale"]
         return np.stack(
             [model.kernel(scale, self.stamp_size - 1) for model, scale in zip(models, scales, strict=True)]
@@ -286,7 +286,7 @@ class Network:
             scaled, told = images[part] / scale[part][:, :, None, None], ()
             if conditional:
                 scaled[np.isinf(noise[part])] = 0.0
-                told = (self.architecture.conditions(transfer[part], noise[part] / typical),)
+                told = (conditions(transfer[part], noise[part] / typical),)
             mean[part], sigma[part] = self.engine.encode(scaled, batch_size, *told)
         return mean, sigma
 

@@ -27,8 +27,9 @@ from safetensors.numpy import save as safetensors_save
 
 from ..errors import ModelPackageError
 from ..files import replacing
+from ..survey import PsfModel
 
-__all__ = ["CARD_FORMAT", "PART_NAMES", "ModelPackage"]
+__all__ = ["CARD_FORMAT", "PART_NAMES", "ModelPackage", "psf_models"]
 
 CARD_FORMAT = "meas_extensions_vae model package"
 CARD_VERSION = 1
@@ -228,6 +229,22 @@ class ModelPackage:
                 f"{', '.join(self.parts) or 'no part'}): train that stage first"
             )
         return self.parts[name]
+
+
+def psf_models(card):
+    """The PSFs that a card tells of.
+
+    Parameters
+    ----------
+    card : `dict`
+        Of a `ModelPackage`.
+
+    Returns
+    -------
+    models : `list` [`~..survey.PsfModel`]
+        Of each band.
+    """
+    return [PsfModel(psf["kind"], psf["fwhm"], psf["beta"]) for psf in card["psf"]]
 
 
 def _read_member(archive, name, limit, source):
