@@ -40,6 +40,29 @@ def test_a_file_gives_back_every_stamp_of_its_own_size(tmp_path):
     assert [s.sourceId for s in back.children(8)] == [2**40 + 2, 2**40 + 3]
 
 
+def test_the_pixels_of_the_parents_come_back(tmp_path):
+    data = makeData()
+    data.addParent(8, [(5, 1, 4), (6, -2, 3)])
+    data.addParent(2**41, [(0, 0, 0)])
+    data.addParent(7, np.zeros((0, 3), int))
+    data.write(tmp_path / "models.h5")
+    back = VaeModelData.read(tmp_path / "models.h5")
+    np.testing.assert_array_equal(back.parents[8], [(5, 1, 4), (6, -2, 3)])
+    np.testing.assert_array_equal(back.parents[2**41], [(0, 0, 0)])
+    with pytest.raises(ImageError, match="spans of parent 3"):
+        data.addParent(3, [(0, 5, 4)])
+
+
+def test_a_file_of_version_1_has_no_parents(tmp_path):
+    path = tmp_path / "models.h5"
+    makeData().write(path)
+    with h5py.File(path, "r+") as file:
+        del file["parentSpans"]
+        file.attrs["version"] = 1
+    back = VaeModelData.read(path)
+    assert len(back) == 4 and back.parents == {}
+
+
 def test_no_sources_and_no_latents_are_fine(tmp_path):
     VaeModelData(BANDS).write(tmp_path / "empty.h5")
     assert len(VaeModelData.read(tmp_path / "empty.h5")) == 0
@@ -120,9 +143,32 @@ def hugeColumn(path):
         file.create_dataset("sourceId", (10**12,), np.int64, chunks=(10**6,))
 
 
+def backwardSpans(path):
+    with h5py.File(path, "r+") as file:
+        del file["parentSpans"]
+        file["parentSpans"] = np.array([[7, 0, 5, 4]], dtype=np.int64)
+
+
+def hugeSpans(path):
+    with h5py.File(path, "r+") as file:
+        del file["parentSpans"]
+        file["parentSpans"] = np.array([[7, 2**40, 5, 9]], dtype=np.int64)
+
+
 @pytest.mark.parametrize(
     "harm",
-    [truncate, otherKind, wrongShapes, lackingColumn, shorterColumn, outsideData, emptyColumn, hugeColumn],
+    [
+        truncate,
+        otherKind,
+        wrongShapes,
+        lackingColumn,
+        shorterColumn,
+        outsideData,
+        emptyColumn,
+        hugeColumn,
+        backwardSpans,
+        hugeSpans,
+    ],
 )
 def test_a_damaged_file_is_refused_by_name(tmp_path, harm):
     path = tmp_path / "models.h5"

@@ -19,11 +19,14 @@ from ..errors import ImageError, ShardError
 from ..files import replacing
 
 _FORMAT = "vae_modelData"
-_VERSION = 1
+_VERSION = 2
+# Files of version 1 tell no parents' pixels.
+_READ_VERSIONS = (1, 2)
 # Bounds that no real file reaches; they keep a damaged header from asking for
 # the machine's whole memory.
 _MAX_SOURCES = 10_000_000
 _MAX_PIXELS = 4_000_000_000
+_MAX_SPANS = 1_000_000_000
 _MAX_SIDE = 100_000
 _MAX_BANDS = 100
 _MAX_LATENT = 4096
@@ -89,6 +92,7 @@ class VaeModelData:
     latentSize: int = 0
     metadata: dict[str, Any] = field(default_factory=dict)
     _sources: dict[int, SourceModel] = field(default_factory=dict, repr=False)
+    _parents: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.bands = tuple(str(band) for band in self.bands)
@@ -147,6 +151,34 @@ class VaeModelData:
         source = SourceModel(int(sourceId), int(parentId), image, (int(y), int(x)), *vectors)
         self._sources[source.sourceId] = source
         return source
+
+    def addParent(self, parentId: int, spans) -> None:
+        """Add the pixels of a parent that was deblended.
+
+        Parameters
+        ----------
+        parentId : `int`
+            Its id; of one peak alone, the source's own.
+        spans : array-like, int (n, 3)
+            Rows of (y, x0, x1) in the parent image, both ends included,
+            pixels, as an ``afw`` SpanSet has them.
+
+        Raises
+        ------
+        ImageError
+            If they are no spans.
+        """
+        spans = np.array(spans, dtype=np.int32).reshape(-1, np.shape(spans)[-1] if np.size(spans) else 3)
+        if spans.shape[1] != 3 or (spans[:, 2] < spans[:, 1]).any():
+            raise ImageError(
+                f"spans of parent {parentId} have shape {spans.shape}; expected rows of y, x0 <= x1"
+            )
+        self._parents[int(parentId)] = spans
+
+    @property
+    def parents(self) -> dict[int, np.ndarray]:
+        """Spans of the parents that were deblended, by id; see `addParent`."""
+        return dict(self._parents)
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -221,6 +253,7 @@ class VaeModelData:
         sources = list(self)
         n = len(sources)
         pixels = [source.image.ravel() for source in sources]
+        spans = [np.column_stack([np.full(len(s), i, np.int64), s]) for i, s in self._parents.items()]
         latent = (n, self.latentSize)
         with replacing(path) as temporary, h5py.File(temporary, "w") as file:
             file.attrs["format"] = _FORMAT
@@ -229,7 +262,10 @@ class VaeModelData:
             file.attrs["modelPackage"] = self.modelPackage
             file.attrs["modelPackageSha256"] = self.modelPackageSha256
             file.attrs["metadata"] = json.dumps(self.metadata)
-            file.attrs["axes"] = "pixels: band, y, x of each source in turn; origin and shape: y, x"
+            file.attrs["axes"] = (
+                "pixels: band, y, x of each source in turn; origin and shape: y, x; "
+                "parentSpans: parent's id, y, first x, last x"
+            )
             columns = {
                 "sourceId": self.sourceIds,
                 "parentId": np.array([s.parentId for s in sources], dtype=np.int64),
@@ -241,6 +277,7 @@ class VaeModelData:
                     n, len(self.bands)
                 ),
                 "pixels": np.concatenate(pixels) if pixels else np.zeros(0, dtype=np.float32),
+                "parentSpans": np.concatenate(spans) if spans else np.zeros((0, 4), dtype=np.int64),
             }
             for name, values in columns.items():
                 packed = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
@@ -274,10 +311,10 @@ class VaeModelData:
         try:
             with h5py.File(path, "r") as file:
                 kind, version = file.attrs.get("format"), file.attrs.get("version")
-                if kind != _FORMAT or version != _VERSION:
+                if kind != _FORMAT or version not in _READ_VERSIONS:
                     raise ShardError(
-                        f"{path} holds {kind!r} version {version!r}; "
-                        f"expected {_FORMAT!r} version {_VERSION}: give a vae_modelData file"
+                        f"{path} holds {kind!r} version {version!r}; expected {_FORMAT!r} version "
+                        f"{' or '.join(map(str, _READ_VERSIONS))}: give a vae_modelData file"
                     )
                 bands = json.loads(file.attrs["bands"])
                 if not isinstance(bands, list) or not 0 < len(bands) <= _MAX_BANDS:
@@ -299,6 +336,9 @@ class VaeModelData:
                     n = len(columns["sourceId"]) if n is None else n
                     if name != "pixels" and len(columns[name]) != n:
                         raise ShardError(f"{path}: {name} has {len(columns[name])} rows; expected {n}")
+                spans = np.zeros((0, 4), dtype=np.int64)
+                if version > 1:
+                    spans = _column(file, path, "parentSpans", np.int64, 4, _MAX_SPANS)
                 metadata = json.loads(file.attrs["metadata"])
                 package, sha = str(file.attrs["modelPackage"]), str(file.attrs["modelPackageSha256"])
         except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
@@ -331,6 +371,12 @@ class VaeModelData:
                 columns["latentSigma"][i],
                 columns["fluxErrors"][i],
             )
+        ids, places = np.unique(spans[:, 0], return_inverse=True)
+        order = np.argsort(places, kind="stable")
+        for parentId, rows in zip(ids, np.split(order, np.cumsum(np.bincount(places))[:-1]), strict=False):
+            if (np.abs(spans[rows, 1:]) >= 1 << 31).any() or (spans[rows, 3] < spans[rows, 2]).any():
+                raise ShardError(f"{path}: the spans of parent {parentId} are none; it is damaged")
+            result.addParent(parentId, spans[rows, 1:])
         return result
 
 
