@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lsst.meas.extensions.vae.errors import ModelPackageError
-from lsst.meas.extensions.vae.network.package import ModelPackage
+from lsst.meas.extensions.vae.network.package import ModelPackage, short_weights
 from lsst.meas.extensions.vae.network.shipped import load_package
 
 
@@ -184,3 +184,39 @@ def test_the_sum_of_a_package_outlives_saving_and_tells_any_change(saved):
     before = package.sha256
     package.parts["decoder"]["dense/bias"][0] = 1e-3
     assert package.sha256 != before
+
+
+def test_weights_of_few_digits_take_half_the_room_and_come_back_as_they_were():
+    package = make_package()
+    rng = np.random.default_rng(3)
+    weights = {"a/b": rng.normal(size=(300, 200)).astype("f4"), "huge": np.array([1e6, 1.5], "f4")}
+    short = short_weights(weights)
+    np.testing.assert_allclose(short["a/b"], weights["a/b"], rtol=2**-11, atol=2**-25)
+    np.testing.assert_array_equal(short["huge"], weights["huge"])
+    packed = ModelPackage(package.card, {"decoder": short})
+    again = ModelPackage.from_bytes(packed.to_bytes())
+    for name, value in short.items():
+        assert again.parts["decoder"][name].dtype == np.float32
+        np.testing.assert_array_equal(again.parts["decoder"][name], value)
+    full = ModelPackage(package.card, {"decoder": weights})
+    assert len(packed.to_bytes()) < 0.6 * len(full.to_bytes())
+    assert again.sha256 == packed.sha256
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        7,
+        {"mean": [0.0] * 4},
+        {"mean": [0.0] * 3, "covariance": np.eye(3).tolist()},
+        {"mean": [0.0, 0.0, 0.0, float("nan")], "covariance": np.eye(4).tolist()},
+        {"mean": [0.0] * 4, "covariance": np.diag([1, 1, 1, -1]).tolist()},
+        {"mean": [0.0] * 4, "covariance": "all"},
+    ],
+)
+def test_a_prior_of_the_latents_that_is_no_gaussian_is_refused(prior):
+    package = make_package()
+    with pytest.raises(ModelPackageError, match="latent_prior"):
+        ModelPackage({**package.card, "latent_prior": prior}, package.parts)
+    good = {"mean": [0.0] * 4, "covariance": np.eye(4).tolist()}
+    assert ModelPackage({**package.card, "latent_prior": good}, package.parts).card["latent_prior"] == good

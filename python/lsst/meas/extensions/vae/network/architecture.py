@@ -125,6 +125,27 @@ class Architecture(ABC):
             Multiply by the scale for the image unit.
         """
 
+    @property
+    def template_of_band(self):
+        """Which template of `templates` each band uses, ``[band]``."""
+        return np.arange(self.n_bands)
+
+    def templates(self, output, transfer=None):
+        """Shapes and fluxes apart, in NumPy; parameters as `scaled_images`.
+
+        Returns
+        -------
+        templates : `numpy.ndarray`, float32 ``[n, template, y, x]``
+            Images of unit sum (but for what a PSF takes off the stamp), which
+            bands share as `template_of_band` says.
+        fluxes : `numpy.ndarray`, float32 ``[n, band]``
+            In the scaled unit.
+        """
+        images = self.scaled_images(output, transfer)
+        fluxes = images.sum(axis=(2, 3))
+        safe = np.where(np.abs(fluxes) > 1e-20, fluxes, 1.0)
+        return images / safe[:, :, None, None], fluxes
+
     def scale(self, noise, fixed=None):
         """Number by which each band is divided at the door.
 

@@ -139,16 +139,18 @@ class Conditional(TemplateArchitecture):
         image = (1.0 - share) * images[0] + share * images[1]
         return ops.transpose(ops.reshape(image, (-1, self.n_bands, size * size)), (0, 2, 1))
 
-    def scaled_images(self, output, transfer=None):
+    def templates(self, output, transfer=None):
         size = self.stamp_size
-        flux = self.fluxes(output)
         share = 1.0 / (1.0 + np.exp(-np.clip(np.asarray(output["share"], dtype=np.float32), -30, 30)))
         maps = np.exp(np.asarray(output["log_morphology"], dtype=np.float32)).reshape(-1, size, size, 2)
         spectra = scipy.fft.rfft2(np.moveaxis(maps, -1, 1), axes=(-2, -1))
-        disc, bulge = (flux * (1 - share))[:, :, None, None], (flux * share)[:, :, None, None]
-        spectrum = disc * spectra[:, :1] + bulge * spectra[:, 1:]
-        spectrum *= transfer
-        return scipy.fft.irfft2(spectrum, s=(size, size), axes=(-2, -1)).astype(np.float32, copy=False)
+        disc, bulge = spectra[:, :1], spectra[:, 1:]
+        spectrum = disc + share[:, :, None, None] * (bulge - disc)
+        # Several outputs in a row may be seen through the same PSFs.
+        grouped = spectrum.reshape(len(transfer), -1, *spectrum.shape[1:])
+        grouped *= transfer[:, None]
+        images = scipy.fft.irfft2(spectrum, s=(size, size), axes=(-2, -1))
+        return images.astype(np.float32, copy=False), self.fluxes(output)
 
     # -- how stamps were observed ---------------------------------------------
 

@@ -76,8 +76,7 @@ class Factorised(TemplateArchitecture):
         shape_loss = ops.sum(weight * ops.sum(morphology * entropy, axis=1), axis=1)
         return shape_loss + self.flux_loss(flux, snr, output)
 
-    def scaled_images(self, output, transfer=None):
-        flux = self.fluxes(output)
-        images = np.exp(np.asarray(output["log_morphology"], dtype=np.float32)) * flux[:, None, :]
-        images = images.reshape(len(flux), self.stamp_size, self.stamp_size, self.n_bands)
-        return np.moveaxis(images, -1, 1).astype(np.float32)
+    def templates(self, output, transfer=None):
+        maps = np.exp(np.asarray(output["log_morphology"], dtype=np.float32))
+        maps = maps.reshape(-1, self.stamp_size, self.stamp_size, self.n_bands)
+        return np.ascontiguousarray(np.moveaxis(maps, -1, 1)), self.fluxes(output)

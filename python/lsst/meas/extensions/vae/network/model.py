@@ -172,7 +172,7 @@ class Network:
             Raised if a shape is wrong or a value not finite.
         """
         images, noise = self._checked(images, noise)
-        return self._encode(images, noise, batch_size, self._transfer(psfs, len(images)))
+        return self._encode(images, noise, batch_size, self.transfer(psfs, len(images)))
 
     def decode(self, latents, noise, batch_size=256, psfs=None):
         """Images of galaxies from their latents.
@@ -203,7 +203,7 @@ class Network:
         if latents.ndim != 2 or latents.shape[1] != self.latent_dim:
             raise ImageError(f"latents have shape {latents.shape}: expected [n, {self.latent_dim}]")
         noise = self._noise(noise, len(latents))
-        return self._decode(latents, noise, batch_size, self._transfer(psfs, len(latents)))
+        return self._decode(latents, noise, batch_size, self.transfer(psfs, len(latents)))
 
     def deblend(self, images, noise, batch_size=256, psfs=None):
         """Image of the central galaxy of each stamp; see `encode`.
@@ -216,9 +216,53 @@ class Network:
             The posterior.
         """
         images, noise = self._checked(images, noise)
-        transfer = self._transfer(psfs, len(images))
+        transfer = self.transfer(psfs, len(images))
         mean, sigma = self._encode(images, noise, batch_size, transfer)
         return self._decode(mean, noise, batch_size, transfer), mean, sigma
+
+    def templates(self, latents, noise, transfer=None, batch_size=512):
+        """Shapes and fluxes of galaxies from their latents, of several latents for each stamp.
+
+        Parameters
+        ----------
+        latents : `numpy.ndarray`, ``[n, k, latent]``
+            Points of the latent space, k for each of n stamps.
+        noise : `numpy.ndarray`, ``[n, band]``
+            As in `encode`.
+        transfer : `numpy.ndarray`, optional
+            What `transfer` gives of the stamps' PSFs, for conditional networks.
+        batch_size : `int`, optional
+            Latents that go through the network together.
+
+        Returns
+        -------
+        templates : `numpy.ndarray`, float32 ``[n, k, template, y, x]``
+            Noiseless galaxies of unit sum; band b has number ``architecture.template_of_band[b]``.
+        fluxes : `numpy.ndarray`, float32 ``[n, k, band]``
+            Image unit.
+        """
+        n, k, _ = latents.shape
+        architecture, size = self.architecture, self.stamp_size
+        flat = latents.reshape(n * k, -1).astype(np.float32)
+        parts = [self.engine.decode(flat[part], batch_size) for part in _batches(n * k, batch_size)]
+        output = load_keras().tree.map_structure(lambda *x: np.concatenate(x), *parts)
+        templates, fluxes = architecture.templates(output, transfer)
+        fluxes = fluxes.reshape(n, k, -1) * self._output_scale(noise)[:, None]
+        return templates.reshape(n, k, -1, size, size), fluxes
+
+    @property
+    def latent_prior(self):
+        """Mean ``[latent]`` and covariance ``[latent, latent]`` of what the prior's encoder made of isolated
+        galaxies; of a standard normal where the card does not tell."""
+        told = self.package.card.get("latent_prior")
+        if told is None:
+            return np.zeros(self.latent_dim), np.eye(self.latent_dim)
+        return np.array(told["mean"]), np.array(told["covariance"])
+
+    @property
+    def knows_shifts(self):
+        """Do the latents tell where about its centre a galaxy is?  Else it is at the very centre."""
+        return self.package.card.get("centring", "none") != "none"
 
     def _checked(self, images, noise):
         images = np.asarray(images, dtype=np.float32)
@@ -245,7 +289,7 @@ class Network:
             ) from None
 
     @property
-    def _typical_noise(self):
+    def typical_noise(self):
         """Noise of the survey, ``[band]``."""
         return np.asarray(self.package.card.get("noise", 1.0), np.float32)
 
@@ -257,8 +301,26 @@ class Network:
             [model.kernel(scale, self.stamp_size - 1) for model, scale in zip(models, scales, strict=True)]
         )
 
-    def _transfer(self, psfs, n):
-        """Transfer functions ``[n, band, y, x/2+1]`` for conditional architectures."""
+    def transfer(self, psfs, n):
+        """What takes galaxies through PSFs, for conditional networks.
+
+        Parameters
+        ----------
+        psfs : array-like or `None`
+            As in `encode`.
+        n : `int`
+            Number of stamps.
+
+        Returns
+        -------
+        transfer : `numpy.ndarray`, complex64 ``[n, band, y, x/2+1]``, or `None`
+            `None` for networks that know their PSF.
+
+        Raises
+        ------
+        ImageError
+            Raised if a shape is wrong.
+        """
         if not self.architecture.conditional:
             return None
         if psfs is None:
@@ -279,7 +341,7 @@ class Network:
     def _encode(self, images, noise, batch_size, transfer):
         if len(images) == 0:
             return (np.zeros((0, self.latent_dim), np.float32),) * 2
-        conditional, typical = self.architecture.conditional, self._typical_noise
+        conditional, typical = self.architecture.conditional, self.typical_noise
         scale = self.scale(np.where(np.isinf(noise), typical, noise))
         mean, sigma = np.empty((2, len(images), self.latent_dim), np.float32)
         for part in _batches(len(images), batch_size):
@@ -291,18 +353,21 @@ class Network:
         return mean, sigma
 
     def _decode(self, latents, noise, batch_size, transfer):
-        n_bands, size, typical = len(self.bands), self.stamp_size, self._typical_noise
+        n_bands, size = len(self.bands), self.stamp_size
         images = np.empty((len(latents), n_bands, size, size), np.float32)
-        if self.architecture.conditional:
-            scale = np.broadcast_to(typical, noise.shape)
-        else:
-            scale = self.scale(np.where(np.isinf(noise), typical, noise))
+        scale = self._output_scale(noise)
         for part in _batches(len(latents), batch_size):
             output = self.engine.decode(latents[part], batch_size)
             told = () if transfer is None else (transfer[part],)
             images[part] = self.architecture.scaled_images(output, *told)
             images[part] *= scale[part][:, :, None, None]
         return images
+
+    def _output_scale(self, noise):
+        """Unit of the decoder's fluxes for stamps of some noise, ``[n, band]``."""
+        if self.architecture.conditional:
+            return np.broadcast_to(self.typical_noise, noise.shape)
+        return self.scale(np.where(np.isinf(noise), self.typical_noise, noise))
 
 
 def _batches(n, batch_size):

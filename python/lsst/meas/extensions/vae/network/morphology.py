@@ -139,9 +139,12 @@ class Morphology(TemplateArchitecture):
         variance = 1.0 + ops.maximum(pixels, 0.0) / np.sqrt(sky)
         return 0.5 * ops.sum(ops.square(pixels - maps * flux[:, None, :]) / variance, axis=(1, 2))
 
-    def scaled_images(self, output, transfer=None):
-        flux = self.fluxes(output)
+    @property
+    def template_of_band(self):
+        return self.groups
+
+    def templates(self, output, transfer=None):
         maps = np.exp(np.asarray(output["log_morphology"], dtype=np.float32))
-        # [n, band, pixel], in memory order of what leaves.
-        images = np.moveaxis(maps, -1, 1)[:, self.groups] * flux[:, :, None]
-        return images.reshape(len(flux), self.n_bands, self.stamp_size, self.stamp_size)
+        # In memory order of what leaves.
+        maps = np.ascontiguousarray(np.moveaxis(maps, -1, 1))
+        return maps.reshape(-1, self.n_maps, self.stamp_size, self.stamp_size), self.fluxes(output)

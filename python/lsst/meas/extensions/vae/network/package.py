@@ -29,7 +29,7 @@ from ..errors import ModelPackageError
 from ..files import replacing
 from ..survey import PsfModel
 
-__all__ = ["CARD_FORMAT", "PART_NAMES", "ModelPackage", "psf_models"]
+__all__ = ["CARD_FORMAT", "PART_NAMES", "ModelPackage", "psf_models", "short_weights"]
 
 CARD_FORMAT = "meas_extensions_vae model package"
 CARD_VERSION = 1
@@ -50,7 +50,9 @@ class ModelPackage:
     card : `dict`
         JSON-able description: name, architecture (name and options), survey,
         bands, pixel scale [arcsec], PSF of each band, stamp size [pixels],
-        latent dimension, normalisation, training and measured errors.
+        latent dimension, normalisation, training and measured errors;
+        optionally centring (the training scenes' own) and latent_prior (mean
+        and covariance of the latents of isolated galaxies).
     parts : `dict` [`str`, `dict` [`str`, `numpy.ndarray`]]
         Weights by part (``prior_encoder``, ``decoder``,
         ``deblender_encoder``) and by variable path.
@@ -88,7 +90,7 @@ class ModelPackage:
     def _members(self) -> dict[str, bytes]:
         """Members of the zip by name, the card first."""
         members = {
-            f"{part}.safetensors": safetensors_save({k: np.ascontiguousarray(v) for k, v in w.items()})
+            f"{part}.safetensors": safetensors_save({k: _short(v) for k, v in w.items()})
             for part, w in sorted(self.parts.items())
         }
         card = dict(
@@ -162,7 +164,8 @@ class ModelPackage:
                             f"{source}: {name} has sha256 {found[:12]}..., its card says "
                             f"{str(expected)[:12]}...: damaged or tampered with; {cure}"
                         )
-                    parts[name.removesuffix(".safetensors")] = safetensors_load(content)
+                    weights = safetensors_load(content)
+                    parts[name.removesuffix(".safetensors")] = {k: _long(v) for k, v in weights.items()}
         except ModelPackageError:
             raise
         except (
@@ -231,6 +234,39 @@ class ModelPackage:
         return self.parts[name]
 
 
+def short_weights(weights):
+    """Weights with the digits that float16 holds, which files then store in half the room.
+
+    Parameters
+    ----------
+    weights : `dict` [`str`, `numpy.ndarray`]
+        Of one part.
+
+    Returns
+    -------
+    weights : `dict` [`str`, `numpy.ndarray`]
+        Float32; arrays with a number beyond float16's range are as they were.
+    """
+    with np.errstate(over="ignore"):
+        short = {name: value.astype(np.float16).astype(np.float32) for name, value in weights.items()}
+    return {name: v if np.isfinite(v).all() else weights[name] for name, v in short.items()}
+
+
+def _short(array):
+    """As float16, if that loses nothing."""
+    array = np.ascontiguousarray(array)
+    if array.dtype == np.float32:
+        with np.errstate(over="ignore"):
+            short = array.astype(np.float16)
+        if np.array_equal(short.astype(np.float32), array):
+            return short
+    return array
+
+
+def _long(array):
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
 def psf_models(card):
     """The PSFs that a card tells of.
 
@@ -293,6 +329,18 @@ def _check_card(card):
     def psf(value):
         return isinstance(value, dict) and text(value.get("kind")) and numbers([value.get("fwhm")], 0, 1e3)
 
+    def gaussian(value, n):
+        try:
+            mean, covariance = np.array(value["mean"], float), np.array(value["covariance"], float)
+            return (
+                mean.shape == (n,)
+                and covariance.shape == (n, n)
+                and bool(np.isfinite(mean).all())
+                and bool((np.linalg.eigvalsh(covariance) > 0).all())
+            )
+        except (TypeError, ValueError, KeyError, np.linalg.LinAlgError):
+            return False
+
     bands = card.get("bands")
     n = len(bands) if isinstance(bands, list | tuple) else 0
     architecture, normalisation = card.get("architecture"), card.get("normalisation")
@@ -343,6 +391,11 @@ def _check_card(card):
             and len(widths) == n
             and all(numbers(pair, 0, 1e3) and len(pair) == 2 and pair[0] <= pair[1] for pair in widths),
             "the least and the largest FWHM [arcsec] for each band",
+        ),
+        "centring": ("centring" not in card or text(card["centring"]), "a text"),
+        "latent_prior": (
+            "latent_prior" not in card or gaussian(card["latent_prior"], card.get("latent_dim")),
+            "a mean and a covariance of the latents",
         ),
         "noise": (
             "noise" not in card or (numbers(card["noise"], 0, 1e30) and len(card["noise"]) == n),

@@ -66,6 +66,10 @@ class TemplateArchitecture(Architecture):
         # sinh of 20 is brighter than any galaxy.
         return self.flux_unit * np.sinh(np.clip(np.asarray(output["flux"], dtype=np.float32), -20, 20))
 
+    def scaled_images(self, output, transfer=None):
+        templates, fluxes = self.templates(output, transfer)
+        return templates[:, self.template_of_band] * fluxes[:, :, None, None]
+
     def moments(self):
         """Gaussian-weighted flux, both ellipticities and size, float32 ``[pixel, 4]``."""
         y, x = (np.mgrid[: self.stamp_size, : self.stamp_size] - (self.stamp_size - 1) / 2) / self.options[

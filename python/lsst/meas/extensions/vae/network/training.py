@@ -35,7 +35,7 @@ from .devices import all_devices, has_gpu
 from .model import get_weights, set_weights
 from .observation import CONDITIONS_PER_BAND, ObservationSettings, conditions
 from .optimizer import make_optimizer
-from .package import ModelPackage
+from .package import ModelPackage, short_weights
 from .validation import ValidationSet
 from .variational import DistillationModel, VariationalModel
 
@@ -455,7 +455,7 @@ class _Trainer:
             }
         if self.normalisation_sample is not None:
             stage_card["normalisation_sample"] = self.normalisation_sample.describe()
-        encoder, decoder = self.weights().values()
+        encoder, decoder = map(short_weights, self.weights().values())
         if self.stage == "deblender":
             card = json.loads(json.dumps(self.prior.card))
             card["training"]["deblender"] = stage_card
@@ -476,6 +476,8 @@ class _Trainer:
             "noise": [float(v) for v in self.composer.noise],
             "stamp_size": self.architecture.stamp_size,
             "latent_dim": self.architecture.latent_dim,
+            "latent_prior": self.validation.latent_prior(self.model.encoder),
+            "centring": str(self.samples[0].settings.get("centring", "none")),
             "normalisation": self.normalisation,
             "training": {"prior": stage_card},
         }

@@ -179,6 +179,34 @@ class ValidationSet:
             row |= self._errors(np.array(shapes_out), magnitude)
         return row
 
+    def latent_prior(self, encoder, batch_size=128):
+        """The Gaussian nearest to the latents of the sample.
+
+        Parameters
+        ----------
+        encoder : `keras.Model`
+            The prior's.
+
+        Returns
+        -------
+        prior : `dict` [`str`, `list`]
+            ``mean`` ``[latent]`` and ``covariance`` ``[latent, latent]`` of draws from the posteriors of all
+            scenes, json-able.
+        """
+        import keras
+
+        means, variances = [], []
+        for start in range(0, len(self.targets), batch_size):
+            inputs = [array[start : start + batch_size] for array in self.inputs]
+            mean, sigma = encoder(inputs if len(inputs) > 1 else inputs[0], training=False)
+            means.append(keras.ops.convert_to_numpy(mean))
+            variances.append(keras.ops.convert_to_numpy(sigma) ** 2)
+        means = np.concatenate(means).astype(np.float64)
+        # At least the posterior's own width, however few the scenes are.
+        covariance = means.T @ means / len(means) - np.outer(means.mean(axis=0), means.mean(axis=0))
+        covariance += np.diag(np.maximum(np.concatenate(variances).mean(axis=0), 1e-6))
+        return {"mean": _rounded(means.mean(axis=0)), "covariance": _rounded(covariance)}
+
     def _errors(self, e, magnitude):
         good = self.measured
         size = np.hypot(e[:, 0], e[:, 1]) - np.hypot(self.e[:, 0], self.e[:, 1])
@@ -195,3 +223,12 @@ class ValidationSet:
             "mag_median": median(magnitude[good]),
             "mag_half_width": half_width(magnitude[good]),
         }
+
+
+def _rounded(array):
+    """Lists of numbers to seven digits."""
+    return (
+        [[float(f"{v:.7g}") for v in row] for row in array]
+        if array.ndim > 1
+        else [float(f"{v:.7g}") for v in array]
+    )
