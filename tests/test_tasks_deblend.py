@@ -115,7 +115,7 @@ def test_isolated_parents_keep_their_id_and_children_name_their_parent_in_order(
     assert [record.getParent() for record in objects] == [0, blend, blend, blend]
     assert objects[0].getId() == isolated
     assert len({record.getId() for record in objects} | {blend}) == 5
-    assert [record.getId() for record in result.objectParents] == [blend]
+    assert [record.getId() for record in result.objectParents] == [blend, isolated]
     assert result.objectParents[0]["deblend_nChild"] == 3
     assert list(objects["deblend_parentNChild"]) == [0, 3, 3, 3]
 
@@ -324,8 +324,12 @@ def test_a_failure_is_caught_and_flagged_or_raised_as_asked():
         return task.run(exposure, None, merged)
 
     result = run(True)
-    assert result.deblendedCatalog["deblend_failed"].all()
-    assert result.objectParents[0]["deblend_error"] == "ZeroDivisionError"
+    # As scarlet: no children of a parent that failed, and isolated ones stay.
+    assert [record.getId() for record in result.deblendedCatalog] == [2]
+    assert result.deblendedCatalog["deblend_failed"].all() and len(result.scarletModelData) == 0
+    for parent in result.objectParents:
+        assert parent["deblend_error"] == "ZeroDivisionError" and parent["deblend_failed"]
+        assert parent["deblend_skipped"] and parent["deblend_nChild"] == 0
     with pytest.raises(ZeroDivisionError):
         run(False)
 

@@ -15,10 +15,13 @@ import lsst.pipe.base as pipeBase
 from lsst.pipe.base import connectionTypes as cT
 from lsst.utils.timer import timeMethod
 
-from .afw import PeakTable, SourceCatalog, SourceTable
+from .afw.adapters import fromCellCoadds
 from .config import Config, Field, toPexConfig
-from .deblendingSchema import addObjectFields, addParentFields, copyPeakFields, setObjectFields
-from .errors import VaeError
+from .deblending.blend import DeblendSettings, deblend_blend
+from .deblending.stamps import check_cube
+from .deblendingCatalogs import Deblended, collect
+from .deblendingParents import deblendCatching, planParents
+from .deblendingSchema import Schemas
 from .exposureChecks import ExposurePsfs, checkPixelScale, selectBands
 from .vaeTask import SHARD, LoggedProgress, VaeTask, connection
 
@@ -63,18 +66,41 @@ class DeblendVaeConfig(Config):
         gt=0,
         description="Relative difference of the PSF's width from the model's beyond which it is flagged.",
     )
+    backgroundThresh: float = Field(
+        1.0,
+        ge=0,
+        description="A model's footprint, in which overlaps are measured, ends where it is below this "
+        "many sigma of the noise in all bands; 0 for no end.",
+    )
+    doConserveFlux: bool = Field(
+        False,
+        description="Give objects heavy footprints of the image's own pixels in referenceBand, shared in "
+        "proportion to the models, so that they sum to the image?  (For other bands: "
+        "updateCatalogFootprints.)",
+    )
+    exportScarletModels: bool | None = Field(
+        None,
+        description="Give the models as scarlet's LsstScarletModelData, in a holder's slot?  None: where "
+        "lsst.meas.extensions.scarlet can be imported.",
+    )
     processSingles: bool = Field(True, description="Model parents with one peak too?")
-    maxNumberOfPeaks: int = Field(0, ge=0, description="Skip parents with more peaks; 0 for no limit.")
+    maxNumberOfPeaks: int = Field(0, description="Skip parents with more peaks; 0 or less for no limit.")
     maxFootprintArea: int = Field(
-        1_000_000, ge=0, description="Skip larger footprints [pixels]; 0 for no limit."
+        1_000_000, description="Skip footprints with a larger box [pixels]; 0 or less for no limit."
     )
     maxFootprintSize: int = Field(
-        0, ge=0, description="Skip footprints with a longer side [pixels]; 0 for no limit."
+        0, description="Skip footprints whose box has a longer side [pixels]; 0 or less for no limit."
     )
     minFootprintAxisRatio: float = Field(
-        0.0, ge=0, le=1, description="Skip footprints whose box has a smaller ratio of sides; 0 for no limit."
+        0.0,
+        le=1,
+        description="Skip footprints whose second moments have a smaller ratio of axes; 0 or less for "
+        "no limit.",
     )
-    maxAreaTimesPeaks: int = Field(0, ge=0, description="Skip parents with a larger product; 0 for no limit.")
+    maxAreaTimesPeaks: int = Field(
+        0,
+        description="Skip parents with a larger product of box [pixels] and peaks; 0 or less for no limit.",
+    )
     maskLimits: dict[str, float] = Field(
         default_factory=lambda: {"NO_DATA": 0.25},
         description="Skip footprints with a larger fraction of pixels of these planes in every band.",
@@ -82,14 +108,16 @@ class DeblendVaeConfig(Config):
     badMask: tuple[str, ...] = Field(
         ("BAD", "NO_DATA", "SAT", "SUSPECT", "EDGE"), description="Planes of pixels that are left out."
     )
-    notDeblendedMask: str = Field(
-        "NOT_DEBLENDED", description="Plane set on skipped footprints; empty for none."
+    notDeblendedMask: str | None = Field(
+        "NOT_DEBLENDED", description="Plane set on skipped footprints; None for none."
     )
     pseudoColumns: tuple[str, ...] = Field(
         ("merge_peak_sky", "sky_source"), description="Flags of rows that are no real sources."
     )
-    catchFailures: bool = Field(True, description="Flag a failure and go on, or raise it?")
-    useCiLimits: bool = Field(False, description="Deblend a few parents only, for continuous integration?")
+    catchFailures: bool = Field(True, description="Flag the parents that fail and go on, or raise?")
+    useCiLimits: bool = Field(
+        False, description="Keep only isolated parents and a few others, for continuous integration?"
+    )
     ciDeblendChildRange: tuple[int, ...] = Field(
         (5, 10), min_length=2, max_length=2, description="With useCiLimits: numbers of peaks to take."
     )
@@ -142,22 +170,21 @@ class DeblendVaeTask(VaeTask):
 
     def __init__(self, schema=None, peakSchema=None, **kwargs):
         super().__init__(**kwargs)
-        self._network = self._packageSha = None
-        self.schema = None
+        self._network = self._packageSha = self._schemas = None
+        # In a pipeline of its own the output is our storage class.
+        self._inSlot = True
         if schema is not None:
-            self._prepareSchemas(schema, peakSchema)
+            self._schemas = Schemas(schema, peakSchema)
 
-    def _prepareSchemas(self, schema, peakSchema):
-        self.inputSchema = type(schema)(schema)
-        self.parentSchema = type(schema)(schema)
-        addParentFields(self.parentSchema)
-        minimal = set(PeakTable.makeMinimalSchema().getNames())
-        self.peakNames = [
-            name for name in (peakSchema.getNames() if peakSchema is not None else ()) if name not in minimal
-        ]
-        copyPeakFields(schema, peakSchema, self.peakNames)
-        addObjectFields(schema)
-        self.schema = schema
+    @property
+    def schema(self):
+        """Columns of the objects; `None` before they are known."""
+        return self._schemas and self._schemas.objects
+
+    @property
+    def parentSchema(self):
+        """Columns of the parents; `None` before they are known."""
+        return self._schemas and self._schemas.parents
 
     # -- the network ---------------------------------------------------------
 
@@ -193,7 +220,7 @@ class DeblendVaeTask(VaeTask):
         inputs = butlerQC.get(inputRefs)
         self.setModelPackage(inputs.get("modelPackage") or inputs.get("trainedPackage"))
         merged = inputs["mergedDetections"]
-        self._prepareSchemas(merged.schema.copy(), _peakSchema(merged))
+        self._schemas, self._inSlot = Schemas(merged.schema.copy(), _peakSchema(merged)), False
         butlerQC.put(self.run(inputs["field"], None, merged), outputRefs)
 
     @timeMethod
@@ -202,8 +229,9 @@ class DeblendVaeTask(VaeTask):
 
         Parameters
         ----------
-        mExposure : `~.afw.MultibandExposure` or afw's own
-            Pixels, masks, variances and PSFs.
+        mExposure : `~.afw.MultibandExposure`, afw's own, or `dict`
+            Pixels, masks, variances and PSFs; a `dict` has a coadd of
+            ``lsst.images`` for each band. ``notDeblendedMask`` is set in it.
         mDeconvolved : any
             Deconvolved coadd of scarlet's callers; not used.
         mergedSources : `~.afw.SourceCatalog` or afw's own
@@ -213,9 +241,10 @@ class DeblendVaeTask(VaeTask):
         -------
         struct : `lsst.pipe.base.Struct`
             ``deblendedCatalog``: isolated parents (same id, parent 0), then
-            children, ordered by parent; ``scarletModelData``: a
-            `~.repo.VaeModelData`; ``objectParents``: the parents that have
-            more than one peak, or were skipped.
+            children, ordered by parent; parents that were skipped or failed
+            have none. ``scarletModelData``: a `~.repo.VaeModelData`, or
+            scarlet's own (``exportScarletModels``). ``objectParents``: all
+            the parents, with what became of them.
 
         Raises
         ------
@@ -245,30 +274,52 @@ class DeblendVaeTask(VaeTask):
         """
         if len(parentCatalog) == 0:
             raise pipeBase.NoWorkFound("no detected sources: nothing to deblend")
-        if self.schema is None:
-            self._prepareSchemas(parentCatalog.schema.copy(), _peakSchema(parentCatalog))
-        cubes, self._missing = selectBands(mExposure, self.network, self.log)
+        if isinstance(mExposure, dict):
+            mExposure = fromCellCoadds(mExposure)
+        if self._schemas is None:
+            schema = parentCatalog.schema
+            self._schemas = Schemas(type(schema)(schema), _peakSchema(parentCatalog))
+        cubes, missing = selectBands(mExposure, self.network, self.log)
         checkPixelScale(mExposure, self.network, self.settings.pixelScaleTolerance, self.log)
-        jobs = self._plan(mExposure, cubes, parentCatalog)
-        peaks = [(job, peak) for job in jobs if not job.skip for peak in job.peaks]
-        x0, y0 = cubes.xy0
-        centres = np.array([(peak.getFy() - y0, peak.getFx() - x0) for _, peak in peaks]).reshape(-1, 2)
+        present = [k for k, band in enumerate(cubes.bands) if band not in missing]
+        jobs = planParents(parentCatalog, cubes, self.settings, present, self.log)
+        todo = [job for job in jobs if not job.skip]
+        peaks = []
+        for job in todo:
+            job.first = len(peaks)
+            peaks += job.peaks
         self.log.info(
             "Deblending %d peaks of %d parents; %d parents are skipped",
             len(peaks),
-            sum(not job.skip for job in jobs),
-            sum(job.skip is not None for job in jobs),
+            len(todo),
+            sum(job.lost for job in jobs),
         )
         started = time.perf_counter()
         psfs = ExposurePsfs(cubes, self.network, self.settings.psfTolerance, self.log)
-        result, failure = self._deblendPeaks(cubes, centres, psfs)
+        result = self._deblendPeaks(cubes, todo, peaks, psfs)
         psfs.warn()
         seconds = time.perf_counter() - started
         self.metadata["nSources"] = len(peaks)
         self.metadata["deblendSeconds"] = seconds
-        struct = self._collect(
-            cubes, jobs, peaks, psfs, result, failure, seconds, objectCatalog, parentCatalog
+        self._markSkipped(mExposure, jobs)
+        bands = self.network.package.bands
+        reference = self.settings.referenceBand if self.settings.referenceBand in bands else bands[0]
+        modelData = self._modelData(cubes, reference)
+        found = Deblended(
+            cubes=cubes,
+            good=check_cube(cubes.images, cubes.variance, self._bad(cubes))[2],
+            result=result,
+            scene=None if result is None else result.scene(cubes.images.shape),
+            reference=bands.index(reference),
+            psfs=psfs,
+            missing=missing,
+            seconds=seconds,
+            nPeaks=len(peaks),
+            backgroundThresh=self.settings.backgroundThresh,
         )
+        objects, parents = collect(jobs, found, self._schemas, modelData, parentCatalog, objectCatalog)
+        if self.settings.doConserveFlux:
+            self._conserveFlux(mExposure, objects, modelData, reference)
         if peaks:
             self.log.info(
                 "Deblended %d sources in %.2f s (%.0f a second)",
@@ -276,19 +327,24 @@ class DeblendVaeTask(VaeTask):
                 seconds,
                 len(peaks) / max(seconds, 1e-9),
             )
-        return struct
+        return pipeBase.Struct(
+            deblendedCatalog=objects,
+            scarletModelData=self._exported(modelData, objects),
+            objectParents=parents,
+        )
 
-    def _deblendPeaks(self, cubes, centres, psfs):
-        from .deblending import DeblendSettings, deblend_blend
+    def _deblendPeaks(self, cubes, jobs, peaks, psfs):
+        x0, y0 = cubes.xy0
+        centres = np.array([(peak.getFy() - y0, peak.getFx() - x0) for peak in peaks]).reshape(-1, 2)
+        settings, bad = self.settings, self._bad(cubes)
 
-        settings = self.settings
-        try:
+        def deblend(part):
             return deblend_blend(
                 cubes.images,
                 cubes.variance,
-                centres,
+                centres[part],
                 self.network,
-                bad=self._bad(cubes),
+                bad=bad,
                 psfs=psfs if psfs.vary else None,
                 settings=DeblendSettings(
                     joint_fluxes=settings.jointFluxes,
@@ -297,203 +353,66 @@ class DeblendVaeTask(VaeTask):
                     batch_size=settings.batchSize,
                 ),
                 progress=LoggedProgress(self.log, "sources deblended"),
-            ), ""
-        except Exception as error:
-            if not settings.catchFailures or isinstance(error, VaeError):
-                raise
-            self.log.error("Deblending failed: %s", error)
-            return None, type(error).__name__
+            )
+
+        if not settings.catchFailures:
+            return deblend(slice(None))
+        return deblendCatching(jobs, deblend, self.log)
 
     def _bad(self, cubes):
         """Pixels to leave out, ``[band, y, x]``."""
         return (cubes.maskbits & cubes.bitMask(self.settings.badMask)) != 0
 
-    # -- parents -----------------------------------------------------------------
+    # -- outputs -------------------------------------------------------------------
 
-    def _plan(self, mExposure, cubes, parents):
-        """Decide which parents are deblended, and mark those that are not."""
-        jobs = [_Job(record) for record in parents]
-        settings = self.settings
-        pseudo = [name for name in settings.pseudoColumns if name in parents.schema.getNames()]
-        nCi = 0
-        for job in jobs:
-            job.pseudo = any(job.record.get(name) for name in pseudo)
-            job.isolated = job.pseudo or len(job.peaks) == 1
-            job.skip = self._skipReason(job, cubes)
-            if job.skip is None and settings.useCiLimits and not job.isolated:
-                low, high = settings.ciDeblendChildRange
-                if not low <= len(job.peaks) <= high or nCi >= settings.ciNumParentsToDeblend:
-                    job.skip = "ciLimits"
-                nCi += job.skip is None
-            if job.skip not in (None, "isPseudo", "isolatedParent"):
-                self._markSkipped(mExposure, job)
-        return jobs
-
-    def _skipReason(self, job, cubes):
-        settings, footprint = self.settings, job.record.getFootprint()
-        if job.pseudo:
-            return "isPseudo"
-        if not job.peaks:
-            return "noPeaks"
-        if len(job.peaks) == 1 and not settings.processSingles:
-            return "isolatedParent"
-        n, area, box = len(job.peaks), footprint.getArea(), footprint.getBBox()
-        sides = sorted((box.getWidth(), box.getHeight()))
-        if settings.maxNumberOfPeaks and n > settings.maxNumberOfPeaks:
-            return "tooManyPeaks"
-        if (
-            (settings.maxFootprintArea and area > settings.maxFootprintArea)
-            or (settings.maxFootprintSize and sides[1] > settings.maxFootprintSize)
-            or (settings.maxAreaTimesPeaks and area * n > settings.maxAreaTimesPeaks)
-            or sides[0] < settings.minFootprintAxisRatio * sides[1]
-        ):
-            return "parentTooBig"
-        y, x = footprint.spans.indices()
-        x0, y0 = cubes.xy0
-        ny, nx = cubes.images.shape[1:]
-        inside = (y >= y0) & (y < y0 + ny) & (x >= x0) & (x < x0 + nx)
-        bits = cubes.maskbits[:, y[inside] - y0, x[inside] - x0]
-        for plane, limit in settings.maskLimits.items():
-            bit = cubes.bitMask([plane])
-            if bit and bits.size and ((bits & bit) != 0).mean(axis=1).min() > limit:
-                return "masked"
-        return None
-
-    def _markSkipped(self, mExposure, job):
+    def _markSkipped(self, mExposure, jobs):
+        """Set the mask plane of parents that should have been deblended and were not."""
         plane = self.settings.notDeblendedMask
         if not plane:
             return
-        mask = mExposure.mask
-        if job.record.getFootprint() is None:
-            return
-        if plane not in mask.getMaskPlaneDict():
-            mask.addMaskPlane(plane)
-        spans = job.record.getFootprint().spans.clippedTo(mExposure.getBBox())
+        # Even where nothing is skipped: later steps name the plane.
         for band in mExposure.bands:
-            spans.setMask(mask[band], mask.getPlaneBitMask(plane))
+            mExposure.mask[band].addMaskPlane(plane)
+        for job in jobs:
+            footprint = job.record.getFootprint()
+            if footprint is None or not (job.lost or job.error):
+                continue
+            spans = footprint.spans.clippedTo(mExposure.getBBox())
+            for band in mExposure.bands:
+                mask = mExposure.mask[band]
+                spans.setMask(mask, mask.getPlaneBitMask(plane))
 
-    # -- outputs -------------------------------------------------------------------
-
-    def _collect(self, cubes, jobs, peaks, psfs, result, failure, seconds, objects, parents):
-        from .deblending.stamps import check_cube
+    def _modelData(self, cubes, reference):
         from .repo.modelData import VaeModelData
 
-        package = self.network.package
-        reference = (
-            package.bands.index(self.settings.referenceBand)
-            if (self.settings.referenceBand in package.bands)
-            else 0
-        )
-        modelData = VaeModelData(
+        (x0, y0), (ny, nx), package = cubes.xy0, cubes.images.shape[1:], self.network.package
+        return VaeModelData(
             bands=package.bands,
             modelPackage=package.name,
             modelPackageSha256=self._packageSha,
             latentSize=self.network.latent_dim,
-            metadata={"model": "vae", "referenceBand": package.bands[reference]},
-        )
-        idFactory = parents.getIdFactory()
-        for job in jobs:
-            idFactory.notify(job.record.getId())
-        if objects is None:
-            objects = SourceCatalog(SourceTable.make(self.schema, idFactory))
-        parentTable = SourceCatalog(SourceTable.make(self.parentSchema))
-        scene = result.scene(cubes.images.shape) if result is not None else None
-        good = check_cube(cubes.images, cubes.variance, self._bad(cubes))[2]
-        place = 0
-        rows = []
-        for job in jobs:
-            job.first = place
-            place += 0 if job.skip else len(job.peaks)
-            if not job.isolated or job.skip not in (None, "isPseudo", "isolatedParent"):
-                self._addParent(parentTable, job, result, failure, seconds, len(peaks))
-            if job.isolated or not job.skip:
-                rows += [(0 if job.isolated else job.record.getId(), job, k) for k in range(len(job.peaks))]
-        for parentId, job, k in sorted(rows, key=lambda row: row[0]):
-            record = objects.addNew()
-            for name in self.inputSchema.getNames():
-                if name != "id":
-                    record.set(name, job.record.get(name))
-            if job.isolated:
-                record.setId(job.record.getId())
-            record.setParent(parentId)
-            peak = job.peaks[k]
-            for name in self.peakNames:
-                record.set(name, peak.get(name))
-            record.setFootprint(_childFootprint(job.record.getFootprint(), peak, self.peakNames))
-            setObjectFields(
-                record,
-                job,
-                peak,
-                k,
-                cubes,
-                result,
-                scene,
-                reference,
-                psfs,
-                good,
-            )
-            if result is not None and not job.skip and not result.failed[job.first + k]:
-                self._addModel(modelData, cubes, record, job.first + k, result)
-        return pipeBase.Struct(
-            deblendedCatalog=objects, scarletModelData=modelData, objectParents=parentTable
+            metadata={
+                "model": "vae",
+                "referenceBand": reference,
+                "bbox": [y0, y0 + ny, x0, x0 + nx],
+                "backgroundThresh": self.settings.backgroundThresh,
+            },
         )
 
-    def _addModel(self, modelData, cubes, record, k, result):
-        x0, y0 = cubes.xy0
-        origin = (int(result.origins[k][0]) + y0, int(result.origins[k][1]) + x0)
-        modelData.add(
-            record.getId(),
-            record.getParent(),
-            result.models[k],
-            origin,
-            result.latent_mean[k],
-            result.latent_sigma[k],
-            result.flux_errors[k],
-        )
+    def _conserveFlux(self, mExposure, objects, modelData, reference):
+        from .repo.footprints import updateCatalogFootprints
 
-    def _addParent(self, table, job, result, failure, seconds, nPeaks):
-        record = table.addNew()
-        for name in self.inputSchema.getNames():
-            record.set(name, job.record.get(name))
-        record.setFootprint(job.record.getFootprint())
-        n = len(job.peaks)
-        record.set("deblend_nPeaks", n)
-        record.set("deblend_nChild", 0 if job.skip else n)
-        record.set("deblend_skipped", job.skip is not None)
-        for reason in ("isolatedParent", "isPseudo", "tooManyPeaks", "parentTooBig", "masked"):
-            record.set(f"deblend_skipped_{reason}", job.skip == reason)
-        record.set("deblend_incompleteData", bool(self._missing))
-        if job.skip:
-            return
-        # One call deblends all parents: each bears its share of the time.
-        record.set("deblend_runtime", 1e3 * seconds * n / max(nPeaks, 1))
-        record.set("deblend_iterations", 1)
-        record.set("deblend_nComponents", n)
-        record.set("deblend_failed", bool(failure))
-        record.set("deblend_error", failure[:25])
-        if result is not None:
-            record.set("deblend_childFailed", bool(result.failed[job.first : job.first + n].any()))
+        band = reference if reference in mExposure.bands else mExposure.bands[0]
+        single = mExposure[band]
+        updateCatalogFootprints(modelData, objects, band, imageForRedistribution=single)
 
+    def _exported(self, modelData, objects):
+        from .repo.scarletModelData import hasScarlet, toScarletModelData
 
-class _Job:
-    """One parent on its way through `DeblendVaeTask.deblend`."""
-
-    def __init__(self, record):
-        self.record, footprint = record, record.getFootprint()
-        # A parent whose footprint was lost has nothing to deblend, and says so.
-        self.peaks = [] if footprint is None else list(footprint.peaks)
-        self.pseudo = self.isolated = False
-        self.skip = None
-        self.first = 0
-
-
-def _childFootprint(parent, peak, peakNames):
-    """A footprint with the parent's spans and the child's own peak."""
-    child = type(parent)(parent.spans, parent.peaks.schema)
-    new = child.addPeak(peak.getFx(), peak.getFy(), peak.getPeakValue())
-    for name in ("id", "i_x", "i_y", *peakNames):
-        new.set(name, peak.get(name))
-    return child
+        wanted = self.settings.exportScarletModels
+        if not self._inSlot or wanted is False or (wanted is None and not hasScarlet()):
+            return modelData
+        return toScarletModelData(modelData, objects)
 
 
 def _peakSchema(catalog):

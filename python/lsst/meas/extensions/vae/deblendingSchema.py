@@ -4,45 +4,50 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The columns that scarlet's slot writes, and ours beside them."""
 
-__all__ = ["addObjectFields", "addParentFields", "copyPeakFields", "setObjectFields"]
+__all__ = ["Schemas", "setObjectFields", "setParentFields"]
 
 import numpy as np
 
-from .simulation.geometry import overlap
+from .afw.adapters import typesOf
+from .deblending.conserve import window
+from .deblending.overlaps import measure_overlaps, model_footprint
 
+# Names and types are scarlet's; what stands under deblend_vae_ is ours alone.
 _OBJECT_FIELDS = (
     ("deblend_peak_center_x", "I", "Centre of the detected peak, x (whole pixel)", "pixel"),
     ("deblend_peak_center_y", "I", "Centre of the detected peak, y (whole pixel)", "pixel"),
     ("deblend_nChild", "I", "Number of children of this object (0: objects have none)", ""),
     ("deblend_peakId", "I", "Id of the peak, unique within its footprint", ""),
-    ("deblend_peak_instFlux", "D", "Image at the peak in the reference band", "nJy"),
-    ("deblend_scarletFlux", "D", "Sum of the model in the reference band", "nJy"),
+    ("deblend_peak_instFlux", "D", "The deblended model at the peak, in the reference band", "nJy"),
+    ("deblend_scarletFlux", "F", "Sum of the model in the reference band", "nJy"),
     ("deblend_edgePixels", "Flag", "The model's stamp reaches beyond the image", ""),
     ("deblend_dataCoverage", "F", "Fraction of good pixels of the stamp, in the best band", ""),
     ("deblend_zeroFlux", "Flag", "The model has no flux in the reference band", ""),
     (
         "deblend_maxOverlap",
-        "D",
-        "Largest pixel of the neighbours' models under this one, reference band",
+        "F",
+        "Largest pixel of the neighbours' models within this one's footprint (backgroundThresh), "
+        "reference band",
         "nJy",
     ),
     (
         "deblend_fluxOverlap",
-        "D",
-        "Neighbours' flux within this model's bright pixels (over 1 % of its peak), reference band",
+        "F",
+        "Neighbours' flux within this model's footprint (backgroundThresh), reference band",
         "nJy",
     ),
-    ("deblend_fluxOverlapFraction", "D", "deblend_fluxOverlap over the flux of this model", ""),
-    ("deblend_blendedness", "D", "1 - <C,C>/<C,T>, C the model and T all models, reference band", ""),
-    ("deblend_blendId", "L", "Id of the blend that was fitted together: the parent's", ""),
-    ("deblend_blendNChild", "I", "Number of sources of that blend", ""),
-    ("deblend_parentNPeaks", "I", "Number of peaks of the parent", ""),
-    ("deblend_parentNChild", "I", "Number of children of the parent", ""),
-    ("deblend_nComponents", "I", "Number of components of the model (one network model)", ""),
+    ("deblend_fluxOverlapFraction", "F", "deblend_fluxOverlap over the flux of this model", ""),
+    ("deblend_blendedness", "F", "1 - <C,C>/<C,T>, C the model and T all models, reference band", ""),
+    ("deblend_blendId", "L", "Id of the blend that was fitted together: the parent's; 0 if isolated", ""),
+    ("deblend_blendNChild", "I", "Number of sources of that blend; 0 if isolated", ""),
+    ("deblend_parentNPeaks", "I", "Number of peaks of the parent; 0 if isolated", ""),
+    ("deblend_parentNChild", "I", "Number of children of the parent; 0 if isolated", ""),
+    ("deblend_nComponents", "I", "Number of components of the model: one network model, or none", ""),
     (
         "deblend_chi2",
         "F",
-        "Mean squared residual over the variance, all bands, where the model is bright",
+        "Mean squared residual over the variance, of the good pixels of all bands within the model's "
+        "footprint",
         "",
     ),
     (
@@ -64,47 +69,70 @@ _OBJECT_FIELDS = (
         "Mean standard deviation of the latents: 1 where pixels tell nothing",
         "",
     ),
+    ("deblend_vae_iterations", "I", "Steps of refinement after the one pass that improved the source", ""),
 )
 
 _PARENT_FIELDS = (
     ("deblend_runtime", "F", "Time to deblend, this parent's share", "ms"),
-    ("deblend_iterations", "I", "Iterations (one pass)", ""),
-    ("deblend_nChild", "I", "Number of children", ""),
+    ("deblend_iterations", "I", "One pass, and the most steps of refinement of a child", ""),
+    ("deblend_nChild", "I", "Number of children in the object catalogue", ""),
     ("deblend_nPeaks", "I", "Number of peaks", ""),
     ("deblend_spectrumInitFlag", "Flag", "Not used by this deblender", ""),
-    ("deblend_skipped", "Flag", "Not deblended", ""),
-    ("deblend_skipped_isolatedParent", "Flag", "One peak, and processSingles is off", ""),
+    ("deblend_skipped", "Flag", "Not deblended, though a blend or a source to model", ""),
+    ("deblend_skipped_isolatedParent", "Flag", "One peak, and not modelled: processSingles is off", ""),
     ("deblend_skipped_isPseudo", "Flag", "No real source", ""),
     ("deblend_skipped_tooManyPeaks", "Flag", "More peaks than maxNumberOfPeaks", ""),
     ("deblend_skipped_parentTooBig", "Flag", "Footprint beyond the limits on area, size or shape", ""),
     ("deblend_skipped_masked", "Flag", "More masked pixels than maskLimits", ""),
-    ("deblend_blendConvergenceFailedFlag", "Flag", "Not converged (one pass always is)", ""),
+    ("deblend_blendConvergenceFailedFlag", "Flag", "Refinement of some child ended before it converged", ""),
     ("deblend_failed", "Flag", "Deblending failed", ""),
     ("deblend_childFailed", "Flag", "Some child has no model", ""),
     ("deblend_incompleteData", "Flag", "Some band has no data", ""),
     ("deblend_nComponents", "I", "Number of components of all children", ""),
-    ("deblend_chi2", "F", "Not filled: see the children", ""),
+    (
+        "deblend_chi2",
+        "F",
+        "Mean squared residual over the variance, of the good pixels of all bands within the footprint",
+        "",
+    ),
 )
 
 
-def addObjectFields(schema):
-    """Add the object columns to a schema, in place (ours or afw's)."""
-    _add(schema, _OBJECT_FIELDS)
+class Schemas:
+    """The columns of scarlet's slot, added to those of merged detections.
 
+    Parameters
+    ----------
+    schema : `~.afw.Schema` or afw's own
+        Columns of the merged detections; those of objects are added in place.
+    peakSchema : `~.afw.Schema` or afw's own, optional
+        Columns of their peaks; those beyond the minimum go to objects, and to
+        parents too.
 
-def addParentFields(schema):
-    """Add the parent columns to a schema, in place (ours or afw's)."""
-    _add(schema, _PARENT_FIELDS)
-    schema.addField("deblend_error", type="String", size=25, doc="Kind of the error, where deblending failed")
+    Attributes
+    ----------
+    objects, parents : `~.afw.Schema` or afw's own
+        The grown schema that was given, and that of the parents.
+    inputNames, peakNames : `list` [`str`]
+        Columns to copy from detections (all but the id) and from peaks.
+    """
 
-
-def copyPeakFields(schema, peakSchema, names):
-    """Add the named peak fields to an object schema, where it lacks them."""
-    present = set(schema.getNames())
-    for name in names:
-        if name not in present:
-            field = peakSchema.find(name).field
-            schema.addField(name, type=field.getTypeString(), doc=field.getDoc(), units=field.getUnits())
+    def __init__(self, schema, peakSchema=None):
+        self.inputNames = sorted(schema.getNames() - {"id"})
+        minimal = typesOf(schema).PeakTable.makeMinimalSchema().getNames()
+        present = peakSchema.getNames() if peakSchema is not None else ()
+        self.peakNames = sorted(name for name in present if name not in minimal)
+        for name in self.peakNames:
+            if name not in schema.getNames():
+                field = peakSchema.find(name).field
+                schema.addField(name, type=field.getTypeString(), doc=field.getDoc(), units=field.getUnits())
+        self.parents = type(schema)(schema)
+        _add(self.parents, _PARENT_FIELDS)
+        self.parents.addField(
+            "deblend_error", type="String", size=25, doc="Kind of the error, where deblending failed"
+        )
+        _add(schema, _OBJECT_FIELDS)
+        self.objects = schema
 
 
 def _add(schema, fields):
@@ -114,51 +142,96 @@ def _add(schema, fields):
             schema.addField(name, type=kind, doc=doc, units=units)
 
 
-def setObjectFields(record, job, peak, k, cubes, result, scene, reference, psfs, good):
+def setParentFields(record, job, found):
+    """Fill the columns of one parent.
+
+    Parameters
+    ----------
+    record : `~.afw.SourceRecord` or afw's own
+        The parent's row.
+    job : `~.deblendingParents.ParentJob`
+        The parent.
+    found : `~.deblendingCatalogs.Deblended`
+        What was found.
+    """
+    n, result = len(job.peaks), found.result
+    failed = bool(job.error)
+    rows = slice(job.first, job.first + n)
+    modelled = not (job.skip or failed) and result is not None
+    record.set("deblend_nPeaks", n)
+    record.set("deblend_nChild", n if modelled and not job.isolated else 0)
+    # As scarlet: what failed was skipped; isolated and pseudo-sources lose nothing.
+    record.set("deblend_skipped", job.lost or failed)
+    for reason in ("isolatedParent", "isPseudo", "tooManyPeaks", "parentTooBig", "masked"):
+        record.set(f"deblend_skipped_{reason}", job.skip == reason)
+    record.set("deblend_failed", failed)
+    record.set("deblend_error", job.error[:25])
+    record.set("deblend_incompleteData", bool(found.missing))
+    if not modelled:
+        return
+    # One call deblends all parents: each bears its share of the time.
+    record.set("deblend_runtime", 1e3 * found.seconds * n / max(found.nPeaks, 1))
+    done = ~result.failed[rows]
+    record.set("deblend_childFailed", not done.all())
+    record.set("deblend_nComponents", int(done.sum()))
+    record.set("deblend_iterations", 1 + int(_refinement(result, "iterations", 0)[rows].max(initial=0)))
+    converged = _refinement(result, "converged", True)[rows]
+    record.set("deblend_blendConvergenceFailedFlag", not converged[done].all())
+    record.set("deblend_chi2", _footprintChi2(job.record.getFootprint(), found))
+
+
+def _refinement(result, name, fill):
+    """What refinement tells of each source; ``fill`` in one pass."""
+    values = getattr(result, name, None)
+    return np.full(len(result.failed), fill) if values is None else values
+
+
+def _footprintChi2(footprint, found):
+    y, x = (np.asarray(places) for places in footprint.spans.indices())
+    x0, y0 = found.cubes.xy0
+    ny, nx = found.cubes.images.shape[1:]
+    inside = (y >= y0) & (y < y0 + ny) & (x >= x0) & (x < x0 + nx)
+    return _chi2(found, (y[inside] - y0, x[inside] - x0))
+
+
+def _chi2(found, places, within=True):
+    """Mean of residual^2 / variance over good pixels of all bands; NaN without any."""
+    cubes, index = found.cubes, (slice(None), *places)
+    used = found.good[index] & within
+    if not used.any():
+        return np.nan
+    residual = (cubes.images[index] - found.scene[index])[used].astype(np.float64)
+    return float(np.mean(residual**2 / cubes.variance[index][used]))
+
+
+def setObjectFields(record, job, k, found):
     """Fill the columns of one object.
 
     Parameters
     ----------
-    record : `~.afw.SourceRecord`
+    record : `~.afw.SourceRecord` or afw's own
         The object.
-    job : object
-        Its parent, as `DeblendVaeTask` plans it (``peaks``, ``skip``,
-        ``first``).
-    peak : `~.afw.PeakRecord`
-        Its peak.
+    job : `~.deblendingParents.ParentJob`
+        Its parent.
     k : `int`
-        Its number among the parent's peaks.
-    cubes : `~.afw.adapters.Cubes`
-        Pixels.
-    result : `~.deblending.DeblendResult` or `None`
-        Models.
-    scene : `numpy.ndarray` or `None`
-        Sum of all models.
-    reference : `int`
-        Number of the reference band.
-    psfs : `~.exposureChecks.ExposurePsfs`
-        Tells where the PSF does not suit the network.
-    good : `numpy.ndarray` of `bool`, ``[band, y, x]``
-        Pixels that can be used.
+        Number of its peak among the parent's.
+    found : `~.deblendingCatalogs.Deblended`
+        What was found.
     """
-    x0, y0 = cubes.xy0
-    n = len(job.peaks)
+    peak, result, index = job.peaks[k], found.result, job.first + k
+    x0, y0 = found.cubes.xy0
     x, y = peak.getIx(), peak.getIy()
     record.set("deblend_peak_center_x", x)
     record.set("deblend_peak_center_y", y)
     record.set("deblend_peakId", int(peak.get("id")))
     record.set("deblend_nChild", 0)
-    record.set("deblend_parentNPeaks", n)
-    record.set("deblend_parentNChild", 0 if job.skip or n == 1 else n)
-    record.set("deblend_blendId", job.record.getId())
-    record.set("deblend_blendNChild", 0 if job.skip else n)
-    record.set("deblend_vae_psfMismatch", psfs.mismatch((peak.getFy() - y0, peak.getFx() - x0)))
-    ny, nx = cubes.images.shape[1:]
-    if 0 <= y - y0 < ny and 0 <= x - x0 < nx and good[reference, y - y0, x - x0]:
-        record.set("deblend_peak_instFlux", float(cubes.images[reference, y - y0, x - x0]))
-    index = job.first + k
-    tried = result is not None and not job.skip
-    done = tried and not result.failed[index]
+    members = 0 if job.isolated else len(job.peaks)
+    record.set("deblend_blendId", 0 if job.isolated else job.record.getId())
+    for name in ("blendNChild", "parentNPeaks", "parentNChild"):
+        record.set(f"deblend_{name}", members)
+    record.set("deblend_vae_psfMismatch", found.psfs.mismatch((peak.getFy() - y0, peak.getFx() - x0)))
+    tried = result is not None and not job.skip and not job.error
+    done = bool(tried and not result.failed[index])
     record.set("deblend_failed", not done)
     record.set("deblend_incompleteData", bool(tried and result.missing_bands[index].any()))
     record.set("deblend_dataCoverage", float(result.coverage[index]) if tried else 0.0)
@@ -167,30 +240,24 @@ def setObjectFields(record, job, peak, k, cubes, result, scene, reference, psfs,
     record.set("deblend_edgePixels", bool(result.edge[index]))
     record.set("deblend_nComponents", 1)
     record.set("deblend_vae_latentSigma", float(result.latent_sigma[index].mean()))
-    flux = float(result.fluxes[index, reference])
+    record.set("deblend_vae_iterations", int(_refinement(result, "iterations", 0)[index]))
+    model, flux = result.models[index], float(result.fluxes[index, found.reference])
     record.set("deblend_scarletFlux", flux)
     record.set("deblend_zeroFlux", not flux > 0)
-    _setOverlaps(record, cubes, result, scene, reference, index, flux, good)
+    row, column = np.array([y - y0, x - x0]) - result.origins[index]
+    if 0 <= row < model.shape[1] and 0 <= column < model.shape[2]:
+        record.set("deblend_peak_instFlux", float(model[found.reference, row, column]))
+    _setOverlaps(record, found, model, result.origins[index])
 
 
-def _setOverlaps(record, cubes, result, scene, reference, index, flux, good):
-    model = result.models[index]
-    inCube, inStamp = overlap(result.origins[index], model.shape[-1], scene.shape[1:])
-    own = model[(reference, *inStamp)].astype(np.float64)
-    total = scene[(reference, *inCube)].astype(np.float64)
-    others = np.maximum(total - own, 0.0)
-    bright = own > 0.01 * own.max(initial=0.0)
-    if not bright.any():
-        return
-    record.set("deblend_maxOverlap", float(others[bright].max()))
-    record.set("deblend_fluxOverlap", float(others[bright].sum()))
-    if flux > 0:
-        record.set("deblend_fluxOverlapFraction", float(others[bright].sum() / flux))
-    product = float(np.sum(own * total))
-    if product > 0:
-        record.set("deblend_blendedness", 1.0 - float(np.sum(own * own)) / product)
-    used = good[:, *inCube] & bright
-    residual = (cubes.images[:, *inCube] - scene[:, *inCube])[used]
-    if residual.size:
-        chi2 = residual**2 / cubes.variance[:, *inCube][used]
-        record.set("deblend_chi2", float(np.mean(chi2, dtype=np.float64)))
+def _setOverlaps(record, found, model, origin):
+    inCube, inStamp = window(origin, model.shape[1:], found.scene.shape[1:])
+    own, good = model[:, *inStamp], found.good[:, *inCube]
+    variance = found.cubes.variance[:, *inCube]
+    sigma = [np.sqrt(np.median(v[g])) if g.any() else np.nan for v, g in zip(variance, good, strict=True)]
+    footprint = model_footprint(own, sigma, found.backgroundThresh)
+    one = slice(found.reference, found.reference + 1)
+    overlaps = measure_overlaps(own[one], found.scene[one, *inCube], footprint)
+    for name in ("maxOverlap", "fluxOverlap", "fluxOverlapFraction", "blendedness"):
+        record.set(f"deblend_{name}", float(getattr(overlaps, name)[0]))
+    record.set("deblend_chi2", _chi2(found, inCube, footprint))

@@ -180,6 +180,11 @@ class VaeModelData:
         """Spans of the parents that were deblended, by id; see `addParent`."""
         return dict(self._parents)
 
+    def clear(self) -> None:
+        """Forget every source and parent, to free their memory."""
+        self._sources.clear()
+        self._parents.clear()
+
     def __len__(self) -> int:
         return len(self._sources)
 

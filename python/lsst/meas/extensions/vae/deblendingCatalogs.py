@@ -1,0 +1,164 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the deblender found, as the catalogues and model data of scarlet's slot."""
+
+__all__ = ["Deblended", "collect"]
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .afw.adapters import typesOf
+from .deblendingSchema import setObjectFields, setParentFields
+from .simulation.geometry import stamp_origin
+
+
+@dataclass
+class Deblended:
+    """All that columns are filled from.
+
+    Attributes
+    ----------
+    cubes : `~.afw.adapters.Cubes`
+        Pixels, in the network's bands.
+    good : `numpy.ndarray` of `bool`, ``[band, y, x]``
+        Those that can be used.
+    result : `~.deblending.DeblendResult` or `None`
+        Models of all peaks; `None` where nothing was deblended.
+    scene : `numpy.ndarray`, ``[band, y, x]``, or `None`
+        Sum of all models.
+    reference : `int`
+        Number of the reference band.
+    psfs : `~.exposureChecks.ExposurePsfs`
+        Tells where the PSF does not suit the network.
+    missing : `list` [`str`]
+        Bands that the exposure lacks.
+    seconds : `float`
+        Time that deblending took.
+    nPeaks : `int`
+        Peaks that were deblended.
+    backgroundThresh : `float`
+        Where a model's footprint ends, in sigma of the noise.
+    """
+
+    cubes: Any
+    good: np.ndarray
+    result: Any
+    scene: np.ndarray | None
+    reference: int
+    psfs: Any
+    missing: list
+    seconds: float
+    nPeaks: int
+    backgroundThresh: float
+
+
+def collect(jobs, found, schemas, modelData, parents, objects=None):
+    """Fill the catalogues and the model data.
+
+    Parameters
+    ----------
+    jobs : `list` [`~.deblendingParents.ParentJob`]
+        All parents.
+    found : `Deblended`
+        What was found.
+    schemas : `~.deblendingSchema.Schemas`
+        Columns.
+    modelData : `~.repo.VaeModelData`
+        Where models and parents' pixels are added.
+    parents : `~.afw.SourceCatalog` or afw's own
+        The catalogue of the parents, for its ids.
+    objects : `~.afw.SourceCatalog`, optional
+        Catalogue to add objects to.
+
+    Returns
+    -------
+    objects, objectParents : `~.afw.SourceCatalog`
+        Isolated parents, then children, in the order of their parents' ids;
+        all the parents.
+    """
+    types = typesOf(schemas.objects)
+    idFactory = parents.getIdFactory()
+    for job in jobs:
+        idFactory.notify(job.record.getId())
+    if objects is None:
+        objects = types.SourceCatalog(types.SourceTable.make(schemas.objects, idFactory))
+    objectParents = types.SourceCatalog(types.SourceTable.make(schemas.parents))
+    rows = []
+    for job in jobs:
+        _addParent(objectParents, job, found, schemas)
+        if found.result is not None and not job.skip and not job.error:
+            spans = [(s.getY(), s.getX0(), s.getX1()) for s in job.record.getFootprint().spans]
+            modelData.addParent(job.record.getId(), spans)
+        if job.isolated or not (job.skip or job.error):
+            rows += [(0 if job.isolated else job.record.getId(), job, k) for k in range(len(job.peaks))]
+    # An isolated pseudo-source of several peaks is one object all the same.
+    rows = [row for row in rows if not (row[1].isolated and row[2])]
+    for parentId, job, k in sorted(rows, key=lambda row: row[0]):
+        record = objects.addNew()
+        _copy(record, job.record, schemas.inputNames)
+        if job.isolated:
+            record.setId(job.record.getId())
+        record.setParent(parentId)
+        _copy(record, job.peaks[k], schemas.peakNames)
+        modelled = found.result is not None and not (job.skip or job.error)
+        modelled = modelled and not found.result.failed[job.first + k]
+        if job.isolated:
+            record.setFootprint(job.record.getFootprint())
+        else:
+            record.setFootprint(_childFootprint(job, k, found, schemas.peakNames))
+        setObjectFields(record, job, k, found)
+        if modelled:
+            _addModel(modelData, record, job.first + k, found)
+    return objects, objectParents
+
+
+def _copy(record, other, names):
+    for name in names:
+        record.set(name, other.get(name))
+
+
+def _addParent(table, job, found, schemas):
+    record = table.addNew()
+    _copy(record, job.record, ["id", *schemas.inputNames])
+    if job.peaks:
+        # As scarlet: the first peak speaks for its parent, of sky objects say.
+        _copy(record, job.peaks[0], [n for n in schemas.peakNames if n not in schemas.inputNames])
+    record.setFootprint(job.record.getFootprint())
+    setParentFields(record, job, found)
+
+
+def _addModel(modelData, record, k, found):
+    x0, y0 = found.cubes.xy0
+    result = found.result
+    modelData.add(
+        record.getId(),
+        record.getParent(),
+        result.models[k],
+        (int(result.origins[k][0]) + y0, int(result.origins[k][1]) + x0),
+        result.latent_mean[k],
+        result.latent_sigma[k],
+        result.flux_errors[k],
+    )
+
+
+def _childFootprint(job, k, found, peakNames):
+    """The parent's pixels under the child's stamp, with the child's own peak.
+
+    The whole parent for each child would make files grow with the square of
+    the number of peaks.
+    """
+    parent, peak = job.record.getFootprint(), job.peaks[k]
+    x0, y0 = found.cubes.xy0
+    size = found.result.models.shape[-1]
+    top, left = stamp_origin(peak.getFx() - x0, peak.getFy() - y0, size)
+    types = typesOf(parent)
+    box = types.Box2I(types.Point2I(left + x0, top + y0), types.Extent2I(size, size))
+    child = type(parent)(parent.spans.clippedTo(box), parent.peaks.schema)
+    new = child.addPeak(peak.getFx(), peak.getFy(), peak.getPeakValue())
+    for name in ("id", "i_x", "i_y", *peakNames):
+        new.set(name, peak.get(name))
+    return child
