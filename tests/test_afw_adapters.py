@@ -142,6 +142,65 @@ def test_cell_coadds_become_an_exposure_and_cubes():
         Mask.removeMaskPlane("TEST_CELL")
 
 
+def test_planes_of_lsst_images_get_the_names_that_configs_have():
+    single = coadd()
+    planes = {"SATURATED": np.eye(10, 12, dtype=bool), "DETECTION_EDGE": np.ones((10, 12), dtype=bool)}
+    single.mask = SimpleNamespace(schema=SimpleNamespace(names=set(planes)), get=planes.__getitem__)
+    mask = fromCellCoadds({"g": single}).mask
+    assert set(mask["g"].getAsString(101, 201).split(",")) == {"SAT", "EDGE"}
+    assert "SATURATED" not in mask.getMaskPlaneDict()
+
+
+def realCoadd(band, value):
+    """A CellCoadd of 2 x 2 cells, one of them missing, as lsst.images makes it."""
+    cells = pytest.importorskip("lsst.images.cells", reason="lsst-images needs Python 3.12")
+    from astropy.wcs import WCS
+    from lsst.images import YX, Box, Image, Mask, MaskPlane, MaskSchema, SkyProjection, TractFrame
+    from lsst.images._cell_grid import CellGrid, CellGridBounds, CellIJ
+
+    box = Box.factory[200:260, 100:180]
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ("RA---TAN", "DEC--TAN"), (150.0, 2.0), (1.0, 1.0)
+    wcs.wcs.cdelt = -0.2 / 3600, 0.2 / 3600
+    frame = TractFrame(skymap="test", tract=0, bbox=Box.factory[0:1000, 0:1000])
+    projection = SkyProjection.from_fits_wcs(wcs, frame, x0=100, y0=200)
+    mask = Mask(0, schema=MaskSchema([MaskPlane("SATURATED", "."), MaskPlane("NO_DATA", ".")]), bbox=box)
+    mask.set("SATURATED", np.eye(60, 80, dtype=bool))
+    kernels = np.zeros((2, 2, 5, 5))
+    kernels[:, :, 2, 2] = value
+    kernels[1, 1] = np.nan
+    grid = CellGrid(bbox=box, cell_shape=YX(y=30, x=40))
+    bounds = CellGridBounds(grid=grid, bbox=box, missing=frozenset([CellIJ(i=1, j=1)]))
+    return cells.CellCoadd(
+        Image(np.full((60, 80), value, dtype=np.float32), bbox=box, unit=u.nJy),
+        mask=mask,
+        variance=Image(np.full((60, 80), 0.5, dtype=np.float32), bbox=box, unit=u.nJy**2),
+        sky_projection=projection,
+        band=band,
+        psf=cells.CellPointSpreadFunction(kernels, bounds),
+    )
+
+
+def test_real_cell_coadds_of_lsst_images_become_an_exposure():
+    coadds = {"g": realCoadd("g", 1.0), "r": realCoadd("r", 2.0)}
+    exposure = fromCellCoadds(coadds)
+    assert exposure.getBBox() == Box2I(Point2I(100, 200), Extent2I(80, 60)) and exposure.unit == u.nJy
+    assert (exposure["r"].image.array == 2).all() and (exposure.variance.array == 0.5).all()
+    assert exposure.mask["g"].getAsString(103, 203) == "SAT"
+    cubes = asCubes(coadds)
+    kernels = cubes.psf(110.4, 210.6)
+    assert kernels.shape == (2, 5, 5) and np.all(kernels[:, 2, 2] == 1)
+    for place in ((170, 250), (1000, 1000)):
+        with pytest.raises(IncompleteDataError):
+            cubes.psf(*place)
+    sky = exposure.getWcs().pixel_to_world(100, 200)
+    assert (sky.ra.deg, sky.dec.deg) == pytest.approx((150, 2), abs=1e-9)
+    part = coadds["g"][type(coadds["g"].bbox).factory[210:230, 150:170]]
+    cut = fromCellCoadds({"g": part})
+    assert cut.getBBox() == Box2I(Point2I(150, 210), Extent2I(20, 20))
+    assert asCubes(cut).psf(155, 215).shape == (1, 5, 5)
+
+
 def test_cell_coadds_of_different_boxes_or_units_are_refused():
     with pytest.raises(ImageError, match="one box"):
         fromCellCoadds({"g": coadd(), "r": coadd(x0=0)})

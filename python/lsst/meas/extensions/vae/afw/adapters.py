@@ -145,8 +145,21 @@ class _CellPsf(Psf):
         return _checkedKernel(kernel.array)
 
 
+# What lsst.images calls planes that have another name in afw, and in configs.
+_AFW_PLANES = {
+    "COSMIC_RAY": "CR",
+    "DETECTION_EDGE": "EDGE",
+    "INTERPOLATED": "INTRP",
+    "SATURATED": "SAT",
+    "UNMASKED_NAN": "UNMASKEDNAN",
+}
+
+
 def fromCellCoadds(coadds):
     """A multiband exposure of ``lsst.images`` coadds (or alike).
+
+    Tried with the `CellCoadd` of lsst-images 30.2026.4300 on Python 3.13:
+    pixels, masks, units, WCS, cutouts, kernels and missing cells.
 
     Parameters
     ----------
@@ -156,7 +169,8 @@ def fromCellCoadds(coadds):
     Returns
     -------
     exposure : `MultibandExposure`
-        A copy of the pixels; planes that are new here are added.
+        A copy of the pixels, with the WCS of the first coadd that has one. Mask
+        planes have afw's names (SAT for SATURATED); new ones are added.
 
     Raises
     ------
@@ -177,7 +191,8 @@ def fromCellCoadds(coadds):
     masks = np.zeros((len(coadds), ny, nx), dtype=np.int32)
     for target, coadd in zip(masks, coadds.values()):
         for name in coadd.mask.schema.names:
-            target |= np.where(coadd.mask.get(name), np.int32(1 << Mask.addMaskPlane(name)), np.int32(0))
+            bit = np.int32(1 << Mask.addMaskPlane(_AFW_PLANES.get(name, name)))
+            target |= np.where(coadd.mask.get(name), bit, np.int32(0))
     return MultibandExposure.fromArrays(
         tuple(coadds),
         np.stack([coadd.image.array for coadd in coadds.values()]),
@@ -186,7 +201,17 @@ def fromCellCoadds(coadds):
         Box2I(Point2I(x0, y0), Extent2I(nx, ny)),
         unit,
         psfs=[_CellPsf(coadd.psf) for coadd in coadds.values()],
+        wcs=next(filter(None, map(_parentWcs, coadds.values())), None),
     )
+
+
+def _parentWcs(coadd):
+    """The `astropy.wcs.WCS` of a coadd's parent pixels; `None` where there is none."""
+    projection = getattr(coadd, "sky_projection", None)
+    if projection is None:
+        return None
+    # Of a box that starts at (0, 0) the array's pixels are the parent's.
+    return projection.as_fits_wcs(type(coadd.bbox).from_shape(coadd.image.array.shape), True)
 
 
 _SHIM_TYPES = (
