@@ -89,7 +89,8 @@ def make_inputs(bands=BANDS, shape=(120, 170), sources=SOURCES, metadata=None):
 
 
 def make_task(schema=None, peakSchema=None, **changes):
-    task = DeblendVaeTask(schema, peakSchema, config=DeblendVaeConfig(**{"priorWidth": 0.0, **changes}))
+    settings = {"priorWidth": 0.0, "exportScarletModels": False, **changes}
+    task = DeblendVaeTask(schema, peakSchema, config=DeblendVaeConfig(**settings))
     task._network, task._packageSha = KnownNetwork(), "0" * 64
     return task
 

@@ -29,6 +29,7 @@ _HOMES = {
     "TrainPriorConfig": "trainPriorTask",
     "TrainPriorTask": "trainPriorTask",
     "deblend": "deblending",
+    "updateCatalogFootprints": "heavyFootprints",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -23,6 +23,7 @@ from .deblendingCatalogs import Deblended, collect
 from .deblendingParents import deblendCatching, planParents
 from .deblendingSchema import Schemas
 from .exposureChecks import ExposurePsfs, checkPixelScale, selectBands
+from .heavyFootprints import updateCatalogFootprints
 from .vaeTask import SHARD, LoggedProgress, VaeTask, connection
 
 
@@ -400,8 +401,6 @@ class DeblendVaeTask(VaeTask):
         )
 
     def _conserveFlux(self, mExposure, objects, modelData, reference):
-        from .repo.footprints import updateCatalogFootprints
-
         band = reference if reference in mExposure.bands else mExposure.bands[0]
         single = mExposure[band]
         updateCatalogFootprints(modelData, objects, band, imageForRedistribution=single)

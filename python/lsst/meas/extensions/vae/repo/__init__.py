@@ -21,6 +21,7 @@ __all__ = [
     "registerSurvey",
     "selectWhere",
     "skymapName",
+    "toScarletModelData",
 ]
 
 from importlib import import_module
@@ -42,6 +43,7 @@ _HOMES = {
     "registerSurvey": "campaign",
     "selectWhere": "campaign",
     "skymapName": "campaign",
+    "toScarletModelData": "scarletModelData",
 }
 
 

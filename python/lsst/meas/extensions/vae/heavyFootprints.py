@@ -8,10 +8,10 @@ __all__ = ["updateCatalogFootprints"]
 
 import numpy as np
 
-from ..afw import Box2I, Extent2I, Point2I, SpanSet
-from ..afw.adapters import typesOf
-from ..deblending.conserve import share_pixels, window
-from ..deblending.overlaps import measure_overlaps, model_footprint
+from .afw import Box2I, Extent2I, Point2I, SpanSet
+from .afw.adapters import typesOf
+from .deblending.conserve import share_pixels, window
+from .deblending.overlaps import measure_overlaps, model_footprint
 
 
 def updateCatalogFootprints(
@@ -32,7 +32,7 @@ def updateCatalogFootprints(
 
     Parameters
     ----------
-    modelData : `VaeModelData`
+    modelData : `~.repo.VaeModelData`
         The models.
     catalog : `~.afw.SourceCatalog` or afw's own
         Objects with the ids of the models. A child without a model gets one
@@ -95,7 +95,7 @@ class _Maker:
         Tells whether footprints are the shim's or real afw's.
     exposure : `~.afw.Exposure`, `~.afw.MaskedImage` or `None`
         Pixels to share.
-    modelData : `VaeModelData`
+    modelData : `~.repo.VaeModelData`
         Tells the parents' pixels and the box of the image.
     """
 
