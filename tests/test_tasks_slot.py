@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("lsst.pipe.base")
 
 from slotHolders import BANDS  # noqa: E402
-from test_tasks_deblend import KnownNetwork, gaussian, make_inputs, make_task  # noqa: E402
+from test_tasks_deblend import SOURCES, KnownNetwork, gaussian, make_inputs, make_task  # noqa: E402
 
 from lsst.meas.extensions.vae import afw, updateCatalogFootprints  # noqa: E402
 from lsst.meas.extensions.vae.afw import SourceCatalog, SourceTable  # noqa: E402
@@ -235,16 +235,17 @@ def test_an_error_of_every_parent_is_not_called_for_each():
 
 
 def test_conserved_footprints_sum_to_the_parent_inside_it_and_to_the_sky_outside():
-    exposure, merged = noisy_inputs()
+    # The isolated source's stamp reaches into the blend, and its wing outshines theirs there.
+    exposure, merged = noisy_inputs(sources=[*SOURCES[:3], (40.5, 92.5, 500.0)])
     result = make_task(doConserveFlux=True).run(exposure, None, merged)
     image = exposure["r"].image.array
-    total = heavy_sum(result.deblendedCatalog, exposure, "r")
+    isolated, children = result.deblendedCatalog[0], result.deblendedCatalog[1:]
+    total = heavy_sum(children, exposure, "r")
     np.testing.assert_allclose(total[45:80, 45:85], image[45:80, 45:85], atol=2e-6)
-    # Rows 29 and on are in the stamps of children: sky that no parent has.
+    assert isolated.getFootprint().spans.intersect(merged[0].getFootprint().spans).getArea() == 0
+    # The sky below the blend, that no parent has.
+    total = heavy_sum(result.deblendedCatalog, exposure, "r")
     np.testing.assert_allclose(total[80:92, 40:90], image[80:92, 40:90], atol=2e-6)
-    for record in result.deblendedCatalog[1:]:
-        inside = record.getFootprint().spans.intersect(merged[1].getFootprint().spans)
-        assert inside.getArea() == 0, "the pixels of another parent"
 
 
 def test_footprints_without_an_image_hold_the_models_of_the_band_asked_for():
@@ -445,6 +446,15 @@ def test_in_the_slot_models_go_out_as_scarlets_where_it_is_installed(scarlet):
         np.testing.assert_array_equal(found, expected)
         assert all(c.origin == (45, 45) for c in source.components)
         assert source.components[0].peak == (record["deblend_peak_center_y"], record["deblend_peak_center_x"])
+
+
+def test_in_a_pipeline_of_its_own_models_go_out_as_ours(scarlet):
+    exposure, merged = make_inputs()
+    task, put = make_task(exportScarletModels=None), []
+    task.setModelPackage = lambda package: None
+    inputs = {"field": exposure, "mergedDetections": merged, "modelPackage": "known"}
+    task.runQuantum(SimpleNamespace(get=lambda refs: inputs, put=lambda *args: put.append(args)), None, None)
+    assert isinstance(put[0][0].scarletModelData, VaeModelData)
 
 
 def test_models_of_files_that_lack_the_parents_pixels_cannot_be_exported(scarlet):
