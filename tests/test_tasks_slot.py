@@ -107,6 +107,22 @@ def test_overlaps_are_those_of_the_gaussians_themselves():
     assert objects[0]["deblend_fluxOverlap"] == pytest.approx(0, abs=1e-3)
 
 
+def test_scarlets_other_call_fills_the_catalogue_that_it_is_given():
+    exposure, merged = make_inputs()
+    task = make_task(merged.schema.copy(), merged[0].getFootprint().peaks.schema)
+    objects = SourceCatalog(SourceTable.make(task.schema))
+    parents = SourceCatalog(SourceTable.make(task.parentSchema, merged.getIdFactory()))
+    for record in merged:
+        new = parents.addNew()
+        new.setId(record.getId())
+        new.setFootprint(record.getFootprint())
+    result = task.deblend(exposure, None, objects, parents)
+    assert result.deblendedCatalog is objects and len(objects) == 4
+    ids = {record.getId() for record in objects} | {record.getId() for record in merged}
+    assert len(ids) == 5, "children take no parent's id"
+    assert result.objectParents.schema.getNames() == task.parentSchema.getNames()
+
+
 # -- parents -----------------------------------------------------------------
 
 

@@ -232,7 +232,8 @@ class DeblendVaeTask(VaeTask):
         ----------
         mExposure : `~.afw.MultibandExposure`, afw's own, or `dict`
             Pixels, masks, variances and PSFs; a `dict` has a coadd of
-            ``lsst.images`` for each band. ``notDeblendedMask`` is set in it.
+            ``lsst.images`` for each band. ``notDeblendedMask`` is set in an
+            exposure, not in coadds.
         mDeconvolved : any
             Deconvolved coadd of scarlet's callers; not used.
         mergedSources : `~.afw.SourceCatalog` or afw's own

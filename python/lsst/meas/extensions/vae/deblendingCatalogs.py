@@ -81,9 +81,8 @@ def collect(jobs, found, schemas, modelData, parents, objects=None):
         all the parents.
     """
     types = typesOf(schemas.objects)
-    idFactory = parents.getIdFactory()
-    for job in jobs:
-        idFactory.notify(job.record.getId())
+    idFactory = (parents if objects is None else objects).getIdFactory() or types.IdFactory.makeSimple()
+    idFactory.notify(max((job.record.getId() for job in jobs), default=0))
     if objects is None:
         objects = types.SourceCatalog(types.SourceTable.make(schemas.objects, idFactory))
     objectParents = types.SourceCatalog(types.SourceTable.make(schemas.parents))
@@ -157,7 +156,7 @@ def _childFootprint(job, k, found, peakNames):
     top, left = stamp_origin(peak.getFx() - x0, peak.getFy() - y0, size)
     types = typesOf(parent)
     box = types.Box2I(types.Point2I(left + x0, top + y0), types.Extent2I(size, size))
-    child = type(parent)(parent.spans.clippedTo(box), parent.peaks.schema)
+    child = types.Footprint(parent.spans.clippedTo(box), parent.peaks.schema)
     new = child.addPeak(peak.getFx(), peak.getFy(), peak.getPeakValue())
     for name in ("id", "i_x", "i_y", *peakNames):
         new.set(name, peak.get(name))
