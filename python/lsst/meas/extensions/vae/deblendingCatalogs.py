@@ -81,10 +81,11 @@ def collect(jobs, found, schemas, modelData, parents, objects=None):
         all the parents.
     """
     types = typesOf(schemas.objects)
-    idFactory = (parents if objects is None else objects).getIdFactory() or types.IdFactory.makeSimple()
-    idFactory.notify(max((job.record.getId() for job in jobs), default=0))
     if objects is None:
-        objects = types.SourceCatalog(types.SourceTable.make(schemas.objects, idFactory))
+        objects = types.SourceCatalog(types.SourceTable.make(schemas.objects, parents.getIdFactory()))
+    if objects.getIdFactory() is None:
+        objects.getTable().setIdFactory(types.IdFactory.makeSimple())
+    objects.getIdFactory().notify(max((job.record.getId() for job in jobs), default=0))
     objectParents = types.SourceCatalog(types.SourceTable.make(schemas.parents))
     rows = []
     for job in jobs:
