@@ -89,7 +89,7 @@ def make_inputs(bands=BANDS, shape=(120, 170), sources=SOURCES, metadata=None):
 
 
 def make_task(schema=None, peakSchema=None, **changes):
-    settings = {"priorWidth": 0.0, "exportScarletModels": False, **changes}
+    settings = {"priorWidth": 0.0, "exportScarletModels": False, "refine": False, **changes}
     task = DeblendVaeTask(schema, peakSchema, config=DeblendVaeConfig(**settings))
     task._network, task._packageSha = KnownNetwork(), "0" * 64
     return task
@@ -175,6 +175,7 @@ def test_a_holder_of_scarlets_slot_can_be_retargeted_and_calls_by_position():
     config.multibandDeblend.retarget(DeblendVaeTask)
     config.multibandDeblend.processSingles = True
     config.multibandDeblend.useCiLimits = False
+    config.multibandDeblend.refine = False
     exposure, merged = make_inputs()
     holder = Holder(merged.schema.copy(), merged[0].getFootprint().peaks.schema, config=config)
     holder.multibandDeblend._network, holder.multibandDeblend._packageSha = KnownNetwork(), "0"

@@ -65,7 +65,8 @@ def test_every_value_of_a_deblended_object_is_filled():
     result = make_task().run(exposure, None, merged)
     for kind, catalog in (("object", result.deblendedCatalog), ("parent", result.objectParents)):
         for what, name, type_, _, _ in RECORDED:
-            if what == kind and type_ in "FD":
+            # One pass tells no novelty.
+            if what == kind and type_ in "FD" and name != "deblend_vae_novelty":
                 assert np.isfinite(catalog[name]).all(), name
     objects, parents = result.deblendedCatalog, result.objectParents
     assert list(objects["deblend_blendId"]) == [0, 1, 1, 1]
@@ -528,6 +529,7 @@ tasks:
       {field}.modelPackage: known.vae.zip
       {field}.useCiLimits: false
       {field}.processSingles: true
+      {field}.refine: false
       {field}.doConserveFlux: true
 """
 

@@ -42,6 +42,8 @@ class Deblended:
         Peaks that were deblended.
     backgroundThresh : `float`
         Where a model's footprint ends, in sigma of the noise.
+    noveltyLimit : `float`
+        Novelty above which a source is flagged.
     """
 
     cubes: Any
@@ -54,6 +56,7 @@ class Deblended:
     seconds: float
     nPeaks: int
     backgroundThresh: float
+    noveltyLimit: float
 
 
 def collect(jobs, found, schemas, modelData, parents, objects=None):

@@ -70,6 +70,19 @@ _OBJECT_FIELDS = (
         "",
     ),
     ("deblend_vae_iterations", "I", "Steps of refinement after the one pass that improved the source", ""),
+    ("deblend_vae_notConverged", "Flag", "Refinement had not come to rest when its steps were spent", ""),
+    (
+        "deblend_vae_novelty",
+        "F",
+        "Squared distance of the latents from those of training galaxies, in their covariance, a latent",
+        "",
+    ),
+    (
+        "deblend_vae_outOfDistribution",
+        "Flag",
+        "The novelty is above the limit: no galaxy like those known",
+        "",
+    ),
 )
 
 _PARENT_FIELDS = (
@@ -241,6 +254,9 @@ def setObjectFields(record, job, k, found):
     record.set("deblend_nComponents", 1)
     record.set("deblend_vae_latentSigma", float(result.latent_sigma[index].mean()))
     record.set("deblend_vae_iterations", int(_refinement(result, "iterations", 0)[index]))
+    record.set("deblend_vae_notConverged", not _refinement(result, "converged", True)[index])
+    record.set("deblend_vae_novelty", float(result.novelty[index]))
+    record.set("deblend_vae_outOfDistribution", bool(result.novelty[index] > found.noveltyLimit))
     model, flux = result.models[index], float(result.fluxes[index, found.reference])
     record.set("deblend_scarletFlux", flux)
     record.set("deblend_zeroFlux", not flux > 0)

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import ImageError
 from ..simulation.geometry import overlap
 from .fluxes import solve_amplitudes
+from .refine import refine
 from .stamps import check_cube, cut_stamps
 
 __all__ = ["DeblendResult", "DeblendSettings", "deblend_blend"]
@@ -33,17 +34,30 @@ class DeblendSettings:
         band, is not deblended.
     batch_size : `int`
         Stamps that go through the network together.
+    refine : `bool`
+        Maximise the joint posterior of latents, centres and fluxes of all
+        sources, from the one pass on; see `~.refine.refine`?
+    max_steps : `int`
+        How often refinement visits each source at most.
+    model_error : `float`
+        Relative error that refinement expects of the models' pixels: what a
+        bright galaxy's model misses is not for its faint neighbour to explain.
     """
 
     joint_fluxes: bool = True
     prior_width: float = 0.3
     min_core_coverage: float = 0.2
     batch_size: int = 256
+    refine: bool = False
+    max_steps: int = 4
+    model_error: float = 0.01
 
 
 @dataclass
 class DeblendResult:
     """Models of n sources.
+
+    What only refinement tells is `None` without it.
 
     Attributes
     ----------
@@ -54,11 +68,11 @@ class DeblendResult:
         y and x of each model's first pixel in the cube.
     fluxes, flux_errors : `numpy.ndarray`, float64 ``[n, band]``
         Sums of the models, and the standard deviations that pixel noise gives
-        them with all overlapping sources free: without shape errors, and
-        without what the expectation of ``prior_width`` gains; NaN where the
-        network's own flux stands.
+        them with all overlapping sources free: without what the expectation
+        of ``prior_width`` gains, and without errors of shapes but after
+        refinement; NaN where the network's own flux stands.
     latent_mean, latent_sigma : `numpy.ndarray`, float32 ``[n, latent]``
-        Approximate posterior.
+        Approximate posterior: the encoder's, or that of refinement.
     coverage : `numpy.ndarray`, float32 ``[n]``
         Fraction of good pixels of the stamp, in the best band.
     missing_bands : `numpy.ndarray` of `bool`, ``[n, band]``
@@ -68,6 +82,28 @@ class DeblendResult:
         The stamp reaches beyond the cube.
     failed : `numpy.ndarray` of `bool`, ``[n]``
         Too few good pixels at the centre, or a centre outside the cube.
+    novelty : `numpy.ndarray`, float64 ``[n]``
+        How unlike the galaxies of the network's training a source is: the
+        squared Mahalanobis distance of its refined latents from theirs, a
+        latent dimension. NaN without refinement (a deblender's encoder takes
+        liberties where the decoder does not mind), for networks whose card
+        does not tell, and where ``failed``.
+    noise : `numpy.ndarray`, float32 ``[n, band]``
+        Standard deviation of the background about the source; infinite for a
+        missing band, NaN where ``failed``.
+    chi2 : `numpy.ndarray`, float64 ``[n]``, or `None`
+        Of the good pixels of the stamp with all models subtracted, divided by
+        their number; NaN where ``failed``.
+    iterations : `numpy.ndarray`, int64 ``[n]``, or `None`
+        Steps of refinement that improved the source.
+    converged : `numpy.ndarray` of `bool`, ``[n]``, or `None`
+        Refinement ended before its last visit.
+    shifts : `numpy.ndarray`, float64 ``[n, 2]``, or `None`
+        y and x of the sources about the middle of their stamps [pixel], where
+        the network knows none but centred galaxies.
+    covariance : `numpy.ndarray`, float32 ``[n, parameter, parameter]``, or `None`
+        Of latents, shifts (where the network knows none) and fluxes, what
+        overlaps held; NaN where ``failed``.
     """
 
     models: np.ndarray
@@ -80,6 +116,13 @@ class DeblendResult:
     missing_bands: np.ndarray
     edge: np.ndarray
     failed: np.ndarray
+    novelty: np.ndarray
+    noise: np.ndarray
+    chi2: np.ndarray | None = None
+    iterations: np.ndarray | None = None
+    converged: np.ndarray | None = None
+    shifts: np.ndarray | None = None
+    covariance: np.ndarray | None = None
 
     def scene(self, shape):
         """Sum of all models on the pixels of the cube.
@@ -163,6 +206,8 @@ def deblend_blend(
         missing_bands=np.ones((n, len(images)), bool),
         edge=np.ones(n, bool),
         failed=np.ones(n, bool),
+        novelty=np.full(n, np.nan),
+        noise=np.full((n, len(images)), np.nan, np.float32),
     )
     for start in range(0, n, settings.batch_size):
         index = np.flatnonzero(inside[start : start + settings.batch_size]) + start
@@ -171,8 +216,10 @@ def deblend_blend(
         if progress is not None:
             progress(min(start + settings.batch_size, n), n)
     done = np.flatnonzero(~result.failed)
-    if settings.joint_fluxes and done.size:
+    if (settings.joint_fluxes or settings.refine) and done.size:
         _joint_fluxes(images, variance, good, done, settings, result)
+    if settings.refine:
+        _refine(images, variance, good, done, centres, network, settings, result, psfs)
     result.fluxes[done] = result.models[done].sum(axis=(2, 3), dtype=np.float64)
     return result
 
@@ -196,6 +243,7 @@ def _one_pass(stamps, index, network, settings, shape, result, psfs, centres):
         psfs = psfs(centres[index])
     models, mean, sigma = network.deblend(stamps.images[usable], noise, settings.batch_size, psfs)
     result.models[index], result.latent_mean[index], result.latent_sigma[index] = models, mean, sigma
+    result.noise[index] = noise
     result.failed[index] = ~np.isfinite(models).all(axis=(1, 2, 3))
     result.models[index[result.failed[index]]] = np.nan
 
@@ -216,3 +264,48 @@ def _joint_fluxes(images, variance, good, done, settings, result):
         amplitude = np.where(np.isfinite(amplitude), amplitude, 1.0)
         result.models[done, band] *= amplitude[:, None, None].astype(np.float32)
         result.flux_errors[done, band] = np.abs(flux) * error
+
+
+def _refine(images, variance, good, done, centres, network, settings, result, psfs):
+    n = len(result.failed)
+    result.chi2 = np.full(n, np.nan)
+    result.iterations, result.converged = np.zeros(n, np.int64), np.zeros(n, bool)
+    result.shifts = np.zeros((n, 2))
+    if not done.size:
+        return
+    if callable(psfs):
+        psfs_of = lambda index: psfs(centres[done[index]])  # noqa: E731
+    else:
+        psfs_of = None if psfs is None else lambda index: psfs
+    error = settings.model_error * result.scene(images.shape)
+    refined = refine(
+        np.where(good, images, 0).astype(np.float32),
+        np.where(good, 1.0 / np.where(good, variance + error**2, 1.0), 0.0).astype(np.float32),
+        result.origins[done],
+        centres[done],
+        result.latent_mean[done],
+        result.models[done].sum(axis=(2, 3), dtype=np.float64),
+        result.noise[done],
+        network,
+        psfs=psfs_of,
+        prior_width=settings.prior_width,
+        max_steps=settings.max_steps,
+    )
+    templates = refined.templates[:, network.architecture.template_of_band]
+    result.models[done] = templates * refined.fluxes.astype(np.float32)[:, :, None, None]
+    result.latent_mean[done] = refined.latents
+    result.chi2[done], result.iterations[done] = refined.chi2, refined.iterations
+    result.converged[done], result.shifts[done] = refined.converged, refined.shifts
+    parameters = refined.covariance.shape[1]
+    result.covariance = np.full((n, parameters, parameters), np.nan, np.float32)
+    result.covariance[done] = refined.covariance
+    sigma = np.sqrt(np.diagonal(refined.covariance, axis1=1, axis2=2))
+    result.latent_sigma[done] = sigma[:, : network.latent_dim]
+    if network.has_latent_prior:
+        mean, covariance = network.latent_prior
+        away = refined.latents - mean
+        result.novelty[done] = (away * np.linalg.solve(covariance, away.T).T).mean(axis=1)
+    # What a flux gains in error where shapes are free too.
+    held = result.noise[done] ** 2 / np.maximum(np.square(templates).sum(axis=(2, 3)), 1e-30)
+    freed = np.maximum(sigma[:, -len(images) :] ** 2 - held, 0)
+    result.flux_errors[done] = np.sqrt(result.flux_errors[done] ** 2 + freed)

@@ -130,8 +130,17 @@ class Architecture(ABC):
         """Which template of `templates` each band uses, ``[band]``."""
         return np.arange(self.n_bands)
 
-    def templates(self, output, transfer=None):
+    coarseness = 1
+    """Every how many pixels `templates` can be had at least, where PSFs leave nothing finer."""
+
+    def templates(self, output, transfer=None, coarse=False):
         """Shapes and fluxes apart, in NumPy; parameters as `scaled_images`.
+
+        Parameters
+        ----------
+        coarse : `bool`, optional
+            Only every ``coarseness``-th pixel along both axes, from the first on, of the low frequencies
+            that so many pixels can show.
 
         Returns
         -------

@@ -20,7 +20,7 @@ from keras import layers, ops
 
 from ..errors import TrainingError
 from .layers import image_features, posterior, saturating
-from .observation import CONDITIONS_PER_BAND, Observer, kernel_transfer
+from .observation import CONDITIONS_PER_BAND, Observer, kernel_transfer, low_frequencies
 from .templates import TemplateArchitecture
 
 __all__ = ["Conditional"]
@@ -139,18 +139,27 @@ class Conditional(TemplateArchitecture):
         image = (1.0 - share) * images[0] + share * images[1]
         return ops.transpose(ops.reshape(image, (-1, self.n_bands, size * size)), (0, 2, 1))
 
-    def templates(self, output, transfer=None):
+    # Seeing leaves nothing above a quarter of a cycle per pixel.
+    coarseness = 2
+
+    def templates(self, output, transfer=None, coarse=False):
         size = self.stamp_size
         share = 1.0 / (1.0 + np.exp(-np.clip(np.asarray(output["share"], dtype=np.float32), -30, 30)))
-        maps = np.exp(np.asarray(output["log_morphology"], dtype=np.float32)).reshape(-1, size, size, 2)
-        spectra = scipy.fft.rfft2(np.moveaxis(maps, -1, 1), axes=(-2, -1))
-        disc, bulge = spectra[:, :1], spectra[:, 1:]
-        spectrum = disc + share[:, :, None, None] * (bulge - disc)
-        # Several outputs in a row may be seen through the same PSFs.
-        grouped = spectrum.reshape(len(transfer), -1, *spectrum.shape[1:])
-        grouped *= transfer[:, None]
-        images = scipy.fft.irfft2(spectrum, s=(size, size), axes=(-2, -1))
-        return images.astype(np.float32, copy=False), self.fluxes(output)
+        maps = np.asarray(output["log_morphology"], dtype=np.float32).reshape(-1, size * size, 2)
+        n, per_psf = len(maps), len(maps) // max(len(transfer), 1)
+        if coarse:
+            transfer = low_frequencies(transfer, self.coarseness) * np.float32(self.coarseness**-2.0)
+        half = transfer.shape[-2]
+        images = np.empty((n, self.n_bands, half, half), np.float32)
+        # A few at a time stay in the processor's cache.
+        for k in range(n):
+            spectra = scipy.fft.rfft2(np.exp(maps[k].T, order="C").reshape(2, size, size))
+            if coarse:
+                spectra = low_frequencies(spectra, self.coarseness)
+            spectrum = spectra[0] + share[k, :, None, None] * (spectra[1] - spectra[0])
+            spectrum *= transfer[k // per_psf]
+            images[k] = scipy.fft.irfft2(spectrum, s=(half, half))
+        return images, self.fluxes(output)
 
     # -- how stamps were observed ---------------------------------------------
 

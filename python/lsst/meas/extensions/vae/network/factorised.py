@@ -76,7 +76,7 @@ class Factorised(TemplateArchitecture):
         shape_loss = ops.sum(weight * ops.sum(morphology * entropy, axis=1), axis=1)
         return shape_loss + self.flux_loss(flux, snr, output)
 
-    def templates(self, output, transfer=None):
+    def templates(self, output, transfer=None, coarse=False):
         maps = np.exp(np.asarray(output["log_morphology"], dtype=np.float32))
         maps = maps.reshape(-1, self.stamp_size, self.stamp_size, self.n_bands)
         return np.ascontiguousarray(np.moveaxis(maps, -1, 1)), self.fluxes(output)

@@ -220,7 +220,7 @@ class Network:
         mean, sigma = self._encode(images, noise, batch_size, transfer)
         return self._decode(mean, noise, batch_size, transfer), mean, sigma
 
-    def templates(self, latents, noise, transfer=None, batch_size=512):
+    def templates(self, latents, noise, transfer=None, coarse=False, batch_size=512):
         """Shapes and fluxes of galaxies from their latents, of several latents for each stamp.
 
         Parameters
@@ -231,6 +231,8 @@ class Network:
             As in `encode`.
         transfer : `numpy.ndarray`, optional
             What `transfer` gives of the stamps' PSFs, for conditional networks.
+        coarse : `bool`, optional
+            See `~.architecture.Architecture.templates`.
         batch_size : `int`, optional
             Latents that go through the network together.
 
@@ -242,13 +244,18 @@ class Network:
             Image unit.
         """
         n, k, _ = latents.shape
-        architecture, size = self.architecture, self.stamp_size
+        architecture = self.architecture
         flat = latents.reshape(n * k, -1).astype(np.float32)
         parts = [self.engine.decode(flat[part], batch_size) for part in _batches(n * k, batch_size)]
         output = load_keras().tree.map_structure(lambda *x: np.concatenate(x), *parts)
-        templates, fluxes = architecture.templates(output, transfer)
+        templates, fluxes = architecture.templates(output, transfer, coarse)
         fluxes = fluxes.reshape(n, k, -1) * self._output_scale(noise)[:, None]
-        return templates.reshape(n, k, -1, size, size), fluxes
+        return templates.reshape(n, k, *templates.shape[1:]), fluxes
+
+    @property
+    def has_latent_prior(self):
+        """Does the card tell where galaxies lie in the latent space?"""
+        return "latent_prior" in self.package.card
 
     @property
     def latent_prior(self):

@@ -143,7 +143,7 @@ class Morphology(TemplateArchitecture):
     def template_of_band(self):
         return self.groups
 
-    def templates(self, output, transfer=None):
+    def templates(self, output, transfer=None, coarse=False):
         maps = np.exp(np.asarray(output["log_morphology"], dtype=np.float32))
         # In memory order of what leaves.
         maps = np.ascontiguousarray(np.moveaxis(maps, -1, 1))

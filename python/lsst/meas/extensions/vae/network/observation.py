@@ -25,6 +25,7 @@ __all__ = [
     "conditions",
     "gaussian_otf",
     "kernel_transfer",
+    "low_frequencies",
     "resized",
 ]
 
@@ -162,6 +163,30 @@ def kernel_transfer(kernels, sigma, size):
     kernels = (kernels / total).astype(np.float32)
     otf = scipy.fft.rfft2(scipy.fft.ifftshift(kernels, axes=(-2, -1)))
     return _over_model(otf, sigma, size)
+
+
+def low_frequencies(spectra, factor):
+    """Spectra of images of every ``factor``-th pixel, without the frequencies that those cannot show.
+
+    Parameters
+    ----------
+    spectra : `numpy.ndarray`, ``[..., y, x/2+1]``
+        As `numpy.fft.rfft2` gives them, of even sides.
+    factor : `int`
+        Divides half of the side.
+
+    Returns
+    -------
+    spectra : `numpy.ndarray`, ``[..., y/factor, x/factor/2+1]``
+        Times ``factor**-2``, they are those of the pixels that are left.
+    """
+    size = spectra.shape[-2] // factor
+    half = size // 2
+    low = np.concatenate([spectra[..., :half, : half + 1], spectra[..., -half:, : half + 1]], axis=-2)
+    # The highest frequency has no partner of the other sign.
+    low[..., half, :] = 0
+    low[..., :, half] = 0
+    return low
 
 
 def resized(kernels, size):
