@@ -184,7 +184,9 @@ class SimulateBlendsConfig(Config):
     """Config of SimulateBlendsTask."""
 
     kind: Literal["isolated", "blended", "field"] = Field("blended", description="What to simulate.")
-    survey: Literal["arcelin2020", "lsst10yr"] = Field("lsst10yr", description="Survey that is simulated.")
+    survey: Literal["arcelin2020", "hscwide", "lsst10yr"] = Field(
+        "lsst10yr", description="Survey that is simulated."
+    )
     visBandpass: Literal["VIS", "Y"] = Field(
         "VIS", description="Throughput of Euclid's VIS in arcelin2020; the published code reads NISP Y's."
     )

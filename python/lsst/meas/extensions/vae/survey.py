@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Surveys: what the images of a telescope look like, band by band.
 
-A `Survey` is a tuple of `Band`; a band knows its pixel scale, PSF, zero point, sky and exposure time. Two are
+A `Survey` is a tuple of `Band`; a band knows its pixel scale, PSF, zero point, sky and exposure time. Three are
 named. They are never to be mixed in one table:
 
 ``arcelin2020``
@@ -14,6 +14,8 @@ named. They are never to be mixed in one table:
     ``arcelin2020+visAsY+codeNirSky`` are the same with what the published code does otherwise than the paper.
 ``lsst10yr``
     LSST after ten years in honest AB magnitudes, with the constants of `surveycodex`. Images are in nJy.
+``hscwide``
+    Hyper Suprime-Cam's wide layer, grizy, in AB, with the constants of `surveycodex`. Images are in nJy.
 """
 
 __all__ = ["Band", "PsfModel", "Survey", "get_survey", "survey_names", "survey_variant"]
@@ -304,30 +306,30 @@ def _arcelin2020(vis_as_y=False, code_nir_sky=False):
     return Survey(name, tuple(bands), "arcelin2020", "electron")
 
 
-def _lsst10yr():
-    """LSST's ten years, from surveycodex."""
+def _codex(name, telescope, bands):
+    """A survey of `surveycodex` in AB, in nJy, through Kolmogorov PSFs."""
     import surveycodex
 
-    lsst = surveycodex.get_survey("LSST")
-    bands = []
-    for name in "ugrizy":
-        codex = lsst.get_filter(name)
-        zeropoint = float(codex.zeropoint.to_value("mag"))
-        exposure_time = float(codex.full_exposure_time.to_value("s"))
-        bands.append(
+    codex = surveycodex.get_survey(telescope)
+    made = []
+    for band in bands:
+        found = codex.get_filter(band)
+        zeropoint = float(found.zeropoint.to_value("mag"))
+        exposure_time = float(found.full_exposure_time.to_value("s"))
+        made.append(
             Band(
-                name,
-                "LSST",
-                f"LSST_{name}",
-                float(lsst.pixel_scale.to_value("arcsec")),
-                PsfModel("kolmogorov", fwhm=float(codex.psf_fwhm.to_value("arcsec"))),
+                band,
+                telescope,
+                f"{telescope}_{band}",
+                float(codex.pixel_scale.to_value("arcsec")),
+                PsfModel("kolmogorov", fwhm=float(found.psf_fwhm.to_value("arcsec"))),
                 zeropoint,
-                float(codex.sky_brightness.value),
+                float(found.sky_brightness.value),
                 exposure_time,
                 electrons_per_unit=exposure_time * 10 ** (-0.4 * (NJY_ZEROPOINT - zeropoint)),
             )
         )
-    return Survey("lsst10yr", tuple(bands), "AB", "nJy")
+    return Survey(name, tuple(made), "AB", "nJy")
 
 
 def survey_variant(name, **options):
@@ -352,7 +354,10 @@ _MAKERS = {
     survey_variant("arcelin2020", visAsY=vis, codeNirSky=sky): partial(_arcelin2020, vis, sky)
     for vis in (False, True)
     for sky in (False, True)
-} | {"lsst10yr": _lsst10yr}
+} | {
+    "lsst10yr": partial(_codex, "lsst10yr", "LSST", "ugrizy"),
+    "hscwide": partial(_codex, "hscwide", "HSC", "grizy"),
+}
 
 
 @lru_cache

@@ -82,22 +82,23 @@ def _read_bandpass(instrument, name):
         return _read_columns(galsim_bandpasses / f"ACS_wfc_{name}.dat", 10.0)
     if instrument == "LSST" and name in ("u", "g", "r", "i", "z", "y"):
         return _read_columns(galsim_bandpasses / f"LSST_{name}.dat", 10.0)
-    if (instrument, name) in (
-        ("Euclid_VIS", "VIS"),
-        ("Euclid_NISP", "Y"),
-        ("Euclid_NISP", "J"),
-        ("Euclid_NISP", "H"),
-    ):
+    groups = {
+        "Euclid_VIS": ("Euclid", ("VIS",)),
+        "Euclid_NISP": ("Euclid", ("Y", "J", "H")),
+        "HSC": ("hsc2017", ("g", "r", "i", "z", "y")),
+    }
+    group, known = groups.get(instrument, ("", ()))
+    if name in known:
         speclite = _package_dir("speclite")
         if speclite is None:
             raise SurveyError(
-                f"Band {name!r} needs the bandpasses of Euclid, which package speclite carries and which is "
-                "not installed here: run 'pip install speclite' or leave out VIS, Y, J and H."
+                f"Band {name!r} needs a bandpass of {instrument}, which package speclite carries and which is "
+                "not installed here: run 'pip install speclite' or leave the band out."
             )
-        return _read_columns(speclite / f"data/filters/Euclid-{name}.ecsv", 1.0)
+        return _read_columns(speclite / f"data/filters/{group}-{name}.ecsv", 1.0)
     raise SurveyError(
-        f"No bandpass is known for band {name!r} of instrument {instrument!r}: expected LSST's ugrizy, "
-        "Euclid_VIS's VIS or Euclid_NISP's Y, J, H."
+        f"No bandpass is known for band {name!r} of instrument {instrument!r}: expected LSST's ugrizy, HSC's "
+        "grizy, Euclid_VIS's VIS or Euclid_NISP's Y, J, H."
     )
 
 

@@ -51,7 +51,7 @@ DATASET_TYPES = {
 }
 """Dimensions and storage class of each dataset type, by name."""
 
-_SURVEYS = ("arcelin2020", "lsst10yr")
+_SURVEYS = ("arcelin2020", "hscwide", "lsst10yr")
 _PACKAGE_SUFFIX = ".vae.zip"
 
 
