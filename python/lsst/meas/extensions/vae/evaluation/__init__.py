@@ -5,6 +5,7 @@
 """Compare deblended objects with the truth: matching, errors, figures, reports, and the paper's numbers."""
 
 from .baseline import undeblended
+from .detection_quality import detection_by_pass
 from .errors import ErrorStatistic, binned_statistics, error_statistic
 from .matching import Match, count_matches, match_objects
 from .objects import choose_examples, compare_objects
@@ -20,6 +21,7 @@ __all__ = [
     "choose_examples",
     "compare_objects",
     "count_matches",
+    "detection_by_pass",
     "error_statistic",
     "join_errors",
     "judge",

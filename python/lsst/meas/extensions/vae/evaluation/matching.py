@@ -7,6 +7,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 __all__ = ["Match", "MatchCounts", "count_matches", "match_objects"]
 
@@ -104,20 +105,26 @@ def match_objects(x, y, truth_x, truth_y, truth_flux, pixel_scale, radius=RADIUS
     match : `Match`
     """
     x, y, truth_x, truth_y, flux = (np.asarray(a, float) for a in (x, y, truth_x, truth_y, truth_flux))
-    distance = pixel_scale * np.hypot(x[:, None] - truth_x, y[:, None] - truth_y)
+    places, galaxies = (
+        pixel_scale * np.column_stack([x, y]),
+        pixel_scale * np.column_stack([truth_x, truth_y]),
+    )
     match = Match(np.full(len(x), -1), np.full(len(x), np.nan), np.zeros(len(x), bool))
+    if not len(x) or not len(flux):
+        return match
+    # Trees of places, so that the cost grows with their number and not with its square.
+    near = cKDTree(places).query_ball_point(galaxies, radius, return_sorted=True)
     found = np.zeros(len(flux), bool)
     for galaxy in np.argsort(-flux, kind="stable"):
-        near = np.where(match.truth < 0, distance[:, galaxy], np.inf)
-        if near.size and near.min() <= radius:
-            k = int(near.argmin())
-            match.truth[k], match.distance[k], found[galaxy] = galaxy, near[k], True
-    for k in np.flatnonzero(match.matched):
-        hidden = ~found & (distance[k] <= radius)
-        own = flux[match.truth[k]]
-        match.unrecognised[k] = np.any(
-            np.minimum(flux[hidden], own) >= comparable * np.maximum(flux[hidden], own)
-        )
+        free = [k for k in near[galaxy] if match.truth[k] < 0]
+        if free:
+            distance = np.hypot(*(places[free] - galaxies[galaxy]).T)
+            k = free[int(distance.argmin())]
+            match.truth[k], match.distance[k], found[galaxy] = galaxy, distance.min(), True
+    for galaxy in np.flatnonzero(~found):
+        for k in near[galaxy]:
+            pair = sorted((flux[galaxy], flux[match.truth[k]]))
+            match.unrecognised[k] |= pair[0] >= comparable * pair[1]
     return match
 
 
