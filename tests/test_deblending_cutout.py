@@ -39,7 +39,7 @@ def cutout(network):
 def test_a_cutout_in_the_models_own_terms_is_deblended_as_a_blend_is(network, cutout):
     images, variance, centres = cutout
     result = deblend(images, variance, None, centres, bands="ugrizy", model=network)
-    plain = deblend_blend(images, variance, centres, network)
+    plain = deblend_blend(images, variance, centres, network, settings=DeblendSettings(refine=True))
     np.testing.assert_allclose(result.models, plain.models, rtol=1e-5)
     np.testing.assert_allclose(result.fluxes, plain.fluxes, rtol=1e-5)
 

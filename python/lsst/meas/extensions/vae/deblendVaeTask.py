@@ -54,6 +54,13 @@ class DeblendVaeConfig(Config):
     modelError: float = Field(
         0.01, ge=0, le=1, description="Relative error that refinement expects of the models' pixels."
     )
+    nSamples: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Draws from the posterior of each source, which give the errors of its shape and "
+        "magnitude in referenceBand (half a millisecond each); 0 for none.",
+    )
     noveltyLimit: float = Field(
         4.0,
         gt=0,
@@ -327,6 +334,7 @@ class DeblendVaeTask(VaeTask):
             good=check_cube(cubes.images, cubes.variance, self._bad(cubes))[2],
             result=result,
             scene=None if result is None else result.scene(cubes.images.shape),
+            bands=bands,
             reference=bands.index(reference),
             psfs=psfs,
             missing=missing,
@@ -372,6 +380,7 @@ class DeblendVaeTask(VaeTask):
                     refine=settings.refine,
                     max_steps=settings.maxRefineSteps,
                     model_error=settings.modelError,
+                    n_samples=settings.nSamples,
                 ),
                 progress=LoggedProgress(self.log, "sources deblended"),
             )

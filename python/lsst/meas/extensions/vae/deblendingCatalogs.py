@@ -30,6 +30,8 @@ class Deblended:
         Models of all peaks; `None` where nothing was deblended.
     scene : `numpy.ndarray`, ``[band, y, x]``, or `None`
         Sum of all models.
+    bands : `tuple` [`str`]
+        The network's.
     reference : `int`
         Number of the reference band.
     psfs : `~.exposureChecks.ExposurePsfs`
@@ -50,6 +52,7 @@ class Deblended:
     good: np.ndarray
     result: Any
     scene: np.ndarray | None
+    bands: tuple
     reference: int
     psfs: Any
     missing: list

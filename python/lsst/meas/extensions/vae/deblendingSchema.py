@@ -83,6 +83,9 @@ _OBJECT_FIELDS = (
         "The novelty is above the limit: no galaxy like those known",
         "",
     ),
+    ("deblend_vae_e1Err", "F", "Half the 68 % interval of e1 = (a-b)/(a+b) cos 2 phi, of nSamples draws", ""),
+    ("deblend_vae_e2Err", "F", "Half the 68 % interval of e2 = (a-b)/(a+b) sin 2 phi, of nSamples draws", ""),
+    ("deblend_vae_magErr", "F", "Half the 68 % interval of the magnitude, of nSamples draws", "mag"),
 )
 
 _PARENT_FIELDS = (
@@ -257,6 +260,8 @@ def setObjectFields(record, job, k, found):
     record.set("deblend_vae_notConverged", not _refinement(result, "converged", True)[index])
     record.set("deblend_vae_novelty", float(result.novelty[index]))
     record.set("deblend_vae_outOfDistribution", bool(result.novelty[index] > found.noveltyLimit))
+    if result.draws:
+        _setErrors(record, found, result.draws[index], (peak.getFy() - y0, peak.getFx() - x0))
     model, flux = result.models[index], float(result.fluxes[index, found.reference])
     record.set("deblend_scarletFlux", flux)
     record.set("deblend_zeroFlux", not flux > 0)
@@ -264,6 +269,18 @@ def setObjectFields(record, job, k, found):
     if 0 <= row < model.shape[1] and 0 <= column < model.shape[2]:
         record.set("deblend_peak_instFlux", float(model[found.reference, row, column]))
     _setOverlaps(record, found, model, result.origins[index])
+
+
+def _setErrors(record, found, draws, centre):
+    """What draws from the posterior tell of the reference band."""
+    band = found.bands[found.reference]
+    e = draws.ellipticities(band, found.psfs.reference(centre, found.reference))
+    for name, values in (("e1", e[:, 0]), ("e2", e[:, 1]), ("mag", draws.magnitudes()[:, found.reference])):
+        values = values[np.isfinite(values)]
+        # Of fewer, no interval can be told.
+        if len(values) >= 10:
+            low, high = np.percentile(values, [16, 84])
+            record.set(f"deblend_vae_{name}Err", float(high - low) / 2)
 
 
 def _setOverlaps(record, found, model, origin):

@@ -170,6 +170,23 @@ class ExposurePsfs:
                 psfs[k, band] = resized(kernel, self._size)
         return psfs
 
+    def reference(self, centre, number):
+        """The PSF image of one band at a place.
+
+        Parameters
+        ----------
+        centre : sequence of `float`
+            y and x in the cube [pixel].
+        number : `int`
+            Of the band.
+
+        Returns
+        -------
+        psf : `numpy.ndarray`, ``[y, x]``
+            Holds NaN where the exposure cannot tell it.
+        """
+        return self._at(*centre)[0][number]
+
     def mismatch(self, centre):
         """Does the PSF at a source, in any band, not suit?
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import ImageError
 from ..simulation.geometry import overlap
 from .fluxes import solve_amplitudes
+from .posterior import draw_posterior
 from .refine import refine
 from .stamps import check_cube, cut_stamps
 
@@ -42,6 +43,10 @@ class DeblendSettings:
     model_error : `float`
         Relative error that refinement expects of the models' pixels: what a
         bright galaxy's model misses is not for its faint neighbour to explain.
+    n_samples : `int`
+        Draws from the posterior of each source; see `~.posterior`.
+    seed : `int`
+        Seed of the draws.
     """
 
     joint_fluxes: bool = True
@@ -51,6 +56,8 @@ class DeblendSettings:
     refine: bool = False
     max_steps: int = 4
     model_error: float = 0.01
+    n_samples: int = 0
+    seed: int = 0
 
 
 @dataclass
@@ -104,6 +111,8 @@ class DeblendResult:
     covariance : `numpy.ndarray`, float32 ``[n, parameter, parameter]``, or `None`
         Of latents, shifts (where the network knows none) and fluxes, what
         overlaps held; NaN where ``failed``.
+    draws : `list` [`~.posterior.PosteriorDraws` or `None`], or `None`
+        Of each source, where any were asked for; `None` where ``failed``.
     """
 
     models: np.ndarray
@@ -123,6 +132,7 @@ class DeblendResult:
     converged: np.ndarray | None = None
     shifts: np.ndarray | None = None
     covariance: np.ndarray | None = None
+    draws: list | None = None
 
     def scene(self, shape):
         """Sum of all models on the pixels of the cube.
@@ -221,6 +231,13 @@ def deblend_blend(
     if settings.refine:
         _refine(images, variance, good, done, centres, network, settings, result, psfs)
     result.fluxes[done] = result.models[done].sum(axis=(2, 3), dtype=np.float64)
+    if settings.n_samples:
+        result.draws = [None] * n
+        for k in done:
+            seen = psfs(centres[[k]])[0] if callable(psfs) else psfs
+            result.draws[k] = draw_posterior(
+                result, k, network, settings.n_samples, seed=settings.seed, psfs=seen
+            )
     return result
 
 

@@ -28,9 +28,9 @@ def deblend(
     zero_point=None,
     pixel_scale=None,
     bad=None,
-    settings=DeblendSettings(),  # noqa: B008  it is frozen
+    settings=DeblendSettings(refine=True),  # noqa: B008  it is frozen
 ):
-    """Give every galaxy of a multi-band cutout its own model, in one pass.
+    """Give every galaxy of a multi-band cutout its own model.
 
     Parameters
     ----------
@@ -58,13 +58,14 @@ def deblend(
     bad : array-like of `bool`, ``[y, x]`` or ``[band, y, x]``, optional
         Pixels to leave out.
     settings : `DeblendSettings`, optional
-        Settings.
+        Settings; refined by default. ``DeblendSettings(refine=True,
+        n_samples=1000)`` draws from each galaxy's posterior too.
 
     Returns
     -------
     result : `DeblendResult`
-        In the order of ``centres``; models and fluxes in the order of
-        ``bands`` and the unit of ``images``.
+        In the order of ``centres``; models, fluxes and draws in the order of
+        ``bands`` and the unit of ``images``; without the covariance.
 
     Raises
     ------
@@ -103,12 +104,19 @@ def deblend(
         settings=settings,
     )
     kept = [network.bands.index(band) for band in bands]
+    draws = result.draws and [
+        draw and replace(draw, fluxes=draw.fluxes[:, kept] / unit[:, 0, 0]) for draw in result.draws
+    ]
     return replace(
         result,
+        draws=draws,
+        # It is in the network's unit.
+        covariance=None,
         models=(result.models[:, kept] / unit).astype(np.float32),
         fluxes=result.fluxes[:, kept] / unit[:, 0, 0],
         flux_errors=result.flux_errors[:, kept] / unit[:, 0, 0],
         missing_bands=result.missing_bands[:, kept],
+        noise=result.noise[:, kept] / unit[:, 0, 0],
     )
 
 

@@ -24,7 +24,7 @@ from scipy.spatial import cKDTree
 from ..network.observation import low_frequencies
 from ..simulation.geometry import overlap
 
-__all__ = ["Refined", "colours", "refine"]
+__all__ = ["Refined", "colours", "refine", "shifted"]
 
 # Sources nearer than this share light, and are refined in turn [pixel].
 _REACH = 20.0
@@ -218,7 +218,7 @@ class _Problem:
         """Templates ``[m, k, template, y, x]`` and the decoder's fluxes ``[m, k, band]``."""
         templates, fluxes = self.network.templates(z, self.noise[index], transfer, coarse)
         if self.free_shift:
-            templates = _shifted(templates, shift[:, None, None] / (self.coarseness if coarse else 1))
+            templates = shifted(templates, shift[:, None, None] / (self.coarseness if coarse else 1))
         return templates, fluxes
 
     def _model(self, k):
@@ -430,8 +430,19 @@ def _frequencies(size):
     return np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]
 
 
-def _shifted(templates, shift):
-    """Templates moved by a fraction of a pixel; shift is ``[..., 2]`` with the templates' leading axes."""
+def shifted(templates, shift):
+    """Move images by fractions of a pixel, by their Fourier transforms.
+
+    Parameters
+    ----------
+    templates : `numpy.ndarray`, ``[..., y, x]``
+    shift : `numpy.ndarray`, ``[..., 2]``
+        Along y and x [pixel]; leading axes that go with the images'.
+
+    Returns
+    -------
+    moved : `numpy.ndarray`, float32 ``[..., y, x]``
+    """
     size = templates.shape[-1]
     fy, fx = _frequencies(size)
     turn = np.exp(-2j * np.pi * (fy * shift[..., 0, None, None] + fx * shift[..., 1, None, None]))

@@ -267,6 +267,12 @@ class Network:
         return np.array(told["mean"]), np.array(told["covariance"])
 
     @property
+    def floors(self):
+        """What the decoder's own error adds to the posterior: standard deviations of each component of the
+        ellipticity (``shape``) and of the logarithm of the flux (``flux``); 0 where the card does not tell."""
+        return {"shape": 0.0, "flux": 0.0, **self.package.card.get("posterior_floors", {})}
+
+    @property
     def knows_shifts(self):
         """Do the latents tell where about its centre a galaxy is?  Else it is at the very centre."""
         return self.package.card.get("centring", "none") != "none"

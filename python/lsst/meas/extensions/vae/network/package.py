@@ -51,8 +51,9 @@ class ModelPackage:
         JSON-able description: name, architecture (name and options), survey,
         bands, pixel scale [arcsec], PSF of each band, stamp size [pixels],
         latent dimension, normalisation, training and measured errors;
-        optionally centring (the training scenes' own) and latent_prior (mean
-        and covariance of the latents of isolated galaxies).
+        optionally centring (the training scenes' own), latent_prior (mean and
+        covariance of the latents of isolated galaxies) and posterior_floors
+        (see `~.model.Network.floors`).
     parts : `dict` [`str`, `dict` [`str`, `numpy.ndarray`]]
         Weights by part (``prior_encoder``, ``decoder``,
         ``deblender_encoder``) and by variable path.
@@ -396,6 +397,13 @@ def _check_card(card):
         "latent_prior": (
             "latent_prior" not in card or gaussian(card["latent_prior"], card.get("latent_dim")),
             "a mean and a covariance of the latents",
+        ),
+        "posterior_floors": (
+            "posterior_floors" not in card
+            or isinstance(card["posterior_floors"], dict)
+            and set(card["posterior_floors"]) <= {"shape", "flux"}
+            and numbers(list(card["posterior_floors"].values()), -1e-12, 1),
+            "shape and flux, numbers from 0 to 1",
         ),
         "noise": (
             "noise" not in card or (numbers(card["noise"], 0, 1e30) and len(card["noise"]) == n),
