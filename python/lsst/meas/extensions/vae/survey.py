@@ -4,8 +4,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Surveys: what the images of a telescope look like, band by band.
 
-A `Survey` is a tuple of `Band`; a band knows its pixel scale, PSF, zero point, sky and exposure time. Three are
-named. They are never to be mixed in one table:
+A `Survey` is a tuple of `Band`; a band knows its pixel scale, PSF, zero point, sky and exposure time. Three
+are named. They are never to be mixed in one table:
 
 ``arcelin2020``
     The ten bands of Arcelin et al. 2020, like for like: zero points are applied to counts per second of the

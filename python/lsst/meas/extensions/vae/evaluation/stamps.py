@@ -29,6 +29,7 @@ __all__ = [
     "measure_stamps",
     "network_method",
     "psf_images",
+    "scene_batches",
     "undeblended",
 ]
 
@@ -340,6 +341,28 @@ def _check_samples(samples, bands):
     if absent:
         raise ShardError(f"the samples have no band {absent[0]!r}; they have {', '.join(first.bands)}")
     return bands
+
+
+def scene_batches(sample, bands, n_scenes, noise="poisson", noise_correlation=0.0):
+    """Scenes of a sample, a few at a time, with the noise of `~..simulation.composed.compose`.
+
+    Parameters
+    ----------
+    sample : `~..simulation.shards.StampSample`
+    bands : sequence of `str`
+        Bands wanted.
+    n_scenes : `int`
+        The first so many.
+    noise, noise_correlation
+        As `~..simulation.composed.compose`.
+
+    Yields
+    ------
+    batch : `StampBatch`
+    """
+    compose = _composer(sample, bands, noise, noise_correlation)
+    for start in range(0, n_scenes, _STEP):
+        yield compose(range(start, min(start + _STEP, n_scenes)))
 
 
 def _composer(sample, bands, noise, noise_correlation):

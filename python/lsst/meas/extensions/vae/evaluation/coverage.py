@@ -1,0 +1,184 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Do the intervals of posteriors hold the truth as often as they say?  And the floors that make them."""
+
+import numpy as np
+from astropy.table import Table
+from scipy.optimize import brentq
+
+from ..deblending import DeblendSettings, deblend_blend, draw_posterior
+from ..errors import ShardError
+from ..simulation.metrics import ksb_shear
+from .stamps import scene_batches
+
+__all__ = ["coverage", "fit_floors", "posterior_errors"]
+
+_MAG = 2.5 / np.log(10)
+
+
+def posterior_errors(sample, network, n_scenes, *, n_samples=100, settings=None, seed=0, progress=None):
+    """Errors of targets, and what their posteriors say these are.
+
+    All galaxies of a scene are deblended, from their true centres; the floors of the network's card are left
+    out.
+
+    Parameters
+    ----------
+    sample : `~..simulation.shards.StampSample`
+        Scenes, with a table of their objects.
+    network : `~..network.model.Network`
+        Deblender; its bands have one pixel scale.
+    n_scenes : `int`
+        The first so many.
+    n_samples : `int`, optional
+        Draws of each.
+    settings : `~..deblending.DeblendSettings`, optional
+        Refined by default.
+    seed : `int`, optional
+        Of the draws.
+    progress : callable, optional
+        Called as ``progress(done, n_scenes)``.
+
+    Returns
+    -------
+    errors : `astropy.table.Table`
+        One row a target whose noiseless image has a shape: scene, snr; e1_error, e2_error, mag_error, of the
+        most probable image in the reference band; e1_sigma, e2_sigma, mag_sigma, half of the draws' 68 %
+        interval.
+
+    Raises
+    ------
+    ShardError
+        If the sample has no table of objects, or bands of several pixel scales.
+    """
+    reference = sample.survey_info.get("reference_band")
+    scales = {scale for scale in network.package.card["pixel_scale"]}
+    if len(scales) > 1 or not len(sample.objects) or reference not in network.bands:
+        raise ShardError(
+            "posteriors are tested on scenes of one pixel scale, with a table of objects and the reference "
+            f"band: this sample has {len(sample.objects)} objects, and the model {len(scales)} pixel scales"
+        )
+    plain = _without_floors(network)
+    number, settings = network.bands.index(reference), settings or DeblendSettings(refine=True)
+    rows, n_scenes = [], min(n_scenes, sample.n_scenes)
+    for batch in scene_batches(sample, network.bands, n_scenes):
+        variance = np.broadcast_to(np.square(batch.noise())[:, None, None], batch.noisy.shape[1:])
+        psfs = batch.psfs()
+        for k, scene in enumerate(batch.scenes):
+            e_true = np.array(ksb_shear(batch.target[k, number], psfs[k, number])[:2])
+            if np.isfinite(e_true).all():
+                told = psfs[k] if network.architecture.conditional else None
+                centres = target_first(sample, scene)
+                result = deblend_blend(batch.noisy[k], variance, centres, plain, psfs=told, settings=settings)
+                if not result.failed[0]:
+                    draws = draw_posterior(result, 0, plain, n_samples, seed=seed + scene, psfs=told)
+                    rows.append(
+                        (
+                            scene,
+                            sample.truth["snr"][scene],
+                            *_row(
+                                result,
+                                draws,
+                                batch.target[k, number],
+                                e_true,
+                                psfs[k, number],
+                                number,
+                                reference,
+                            ),
+                        )
+                    )
+            if progress is not None:
+                progress(scene + 1, n_scenes)
+    names = ("scene", "snr", "e1_error", "e2_error", "mag_error", "e1_sigma", "e2_sigma", "mag_sigma")
+    return Table(rows=rows, names=names)
+
+
+def target_first(sample, scene):
+    """Centres of a scene's galaxies ``[n, 2]``, y and x [pixel], the target's first."""
+    objects = sample.objects[np.asarray(sample.objects["scene"]) == scene]
+    objects = objects[np.argsort(objects["galaxy"], kind="stable")]
+    return np.column_stack([objects["y"], objects["x"]]).astype(float)
+
+
+def _row(result, draws, target, e_true, psf, number, reference):
+    model = result.models[0, number]
+    e = draws.ellipticities(reference, psf)
+    with np.errstate(all="ignore"):
+        magnitude = -2.5 * np.log10(model.sum(dtype=float) / target.sum(dtype=float))
+    sigma = [_half_width(e[:, 0]), _half_width(e[:, 1]), _half_width(draws.magnitudes()[:, number])]
+    return *(np.array(ksb_shear(model, psf)[:2]) - e_true), magnitude, *sigma
+
+
+def _half_width(values):
+    values = values[np.isfinite(values)]
+    return np.diff(np.percentile(values, [16, 84]))[0] / 2 if len(values) >= 10 else np.nan
+
+
+def _without_floors(network):
+    """The same network as if its card told no floors."""
+    import copy
+    from dataclasses import replace
+
+    plain = copy.copy(network)
+    card = {key: value for key, value in network.package.card.items() if key != "posterior_floors"}
+    plain.package = replace(network.package, card=card)
+    return plain
+
+
+def _pulls(errors, floors):
+    """Errors in units of what is expected of them, ellipticities' and magnitudes'; finite ones."""
+    e = [errors[f"e{i}_error"] / np.hypot(errors[f"e{i}_sigma"], floors["shape"]) for i in (1, 2)]
+    mag = errors["mag_error"] / np.hypot(errors["mag_sigma"], _MAG * floors["flux"])
+    found = np.abs(np.concatenate(e)), np.abs(np.asarray(mag))
+    return [pull[np.isfinite(pull)] for pull in found]
+
+
+def fit_floors(errors):
+    """The floors with which 68.3 % of errors are within one standard deviation.
+
+    Parameters
+    ----------
+    errors : `astropy.table.Table`
+        As `posterior_errors` gives them, of the validation split.
+
+    Returns
+    -------
+    floors : `dict` [`str`, `float`]
+        ``shape`` and ``flux``, as a card holds them; 0 where the intervals are wide enough.
+    """
+    floors = {}
+    for number, name in enumerate(("shape", "flux")):
+
+        def missing(floor, number=number):
+            pull = _pulls(errors, {"shape": floor, "flux": floor})[number]
+            return np.percentile(pull, 68.27) - 1
+
+        floors[name] = round(brentq(missing, 0.0, 1.0), 5) if missing(0.0) > 0 else 0.0
+    return floors
+
+
+def coverage(errors, floors, snr=(0, np.inf)):
+    """How many truths intervals hold.
+
+    Parameters
+    ----------
+    errors : `astropy.table.Table`
+        As `posterior_errors` gives them.
+    floors : `dict`
+        As `fit_floors` gives them.
+    snr : pair of `float`, optional
+        Range of the signal to noise of the targets.
+
+    Returns
+    -------
+    held : `dict` [`str`, `float`]
+        Fractions that the 68 % and the 95 % intervals hold: e_68, e_95, mag_68, mag_95; and their number, n.
+    """
+    chosen = errors[(errors["snr"] > snr[0]) & (errors["snr"] <= snr[1])]
+    e, mag = _pulls(chosen, floors)
+    held = {"n": len(chosen)}
+    for name, pull in (("e", e), ("mag", mag)):
+        held |= {f"{name}_68": float(np.mean(pull < 1)), f"{name}_95": float(np.mean(pull < 1.96))}
+    return held
