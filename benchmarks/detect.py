@@ -14,6 +14,7 @@ import time
 import numpy as np
 from astropy.table import Table
 
+from lsst.meas.extensions.vae.deblending import DeblendSettings
 from lsst.meas.extensions.vae.deblending.iterate import IterationSettings, deblend_field
 from lsst.meas.extensions.vae.evaluation import detection_by_pass
 from lsst.meas.extensions.vae.galaxies import load_galaxies
@@ -55,8 +56,10 @@ def main():
     for name in vars(defaults):
         value = getattr(defaults, name)
         add(f"--{name.replace('_', '-')}", type=type(value), default=value, help="default %(default)s")
+    add("--refine", action="store_true", help="refine all models after the last pass")
     args = parser.parse_args()
     settings = IterationSettings(**{name: getattr(args, name) for name in vars(defaults)})
+    deblending = DeblendSettings(refine=args.refine)
     network = Network(load_package(args.model))
     survey = get_survey("lsst10yr", network.bands)
     galaxies = load_galaxies(args.galaxies).split("test")
@@ -64,7 +67,14 @@ def main():
     for seed in range(args.seed, args.seed + args.fields):
         field = simulate_field(galaxies, survey, FieldSettings(size=args.size), seed, split="test")
         start = time.perf_counter()
-        result = deblend_field(field.images, field.variance, network, psfs=field.psfs, settings=settings)
+        result = deblend_field(
+            field.images,
+            field.variance,
+            network,
+            psfs=field.psfs,
+            settings=settings,
+            deblend_settings=deblending,
+        )
         seconds += time.perf_counter() - start
         tables.append(
             detection_by_pass(result.centres, result.detection_pass, field.truth, survey, args.min_snr)

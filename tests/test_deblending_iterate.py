@@ -4,6 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Detection and deblending in turns, on fields whose sources are known."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from lsst.meas.extensions.vae.deblending import DeblendSettings
+from lsst.meas.extensions.vae.deblending import DeblendSettings, deblend_blend, iterate
 from lsst.meas.extensions.vae.deblending.iterate import IterationSettings, deblend_field
 from lsst.meas.extensions.vae.errors import ImageError
 from lsst.meas.extensions.vae.simulation.detection import combined_threshold
@@ -234,6 +235,22 @@ def test_a_saturated_plateau_is_one_source():
     cube[saturated] = 500 + 40 * np.random.default_rng(1).standard_normal(saturated.sum())
     assert len(run(cube, variance, saturated=saturated, max_passes=1).centres) == 1
     assert len(run(cube, variance, saturated=saturated.any(axis=0), max_passes=1).centres) == 1
+
+
+def test_refinement_comes_once_after_the_last_pass(monkeypatch):
+    solved = []
+
+    def recorded(images, variance, centres, network, *, settings, **given):
+        solved.append((len(centres), settings.refine))
+        plain = dataclasses.replace(settings, refine=False)
+        return deblend_blend(images, variance, centres, network, settings=plain, **given)
+
+    monkeypatch.setattr(iterate, "deblend_blend", recorded)
+    run(*scene(PAIR), deblend_settings=DeblendSettings(prior_width=0, refine=True))
+    assert solved == [(0, False), (1, False), (2, False), (2, True)]
+    solved.clear()
+    run(*scene(PAIR))
+    assert solved == [(0, False), (1, False), (2, False)]
 
 
 def test_progress_is_told_of_every_pass():

@@ -10,7 +10,7 @@ stands out any more.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.signal import fftconvolve
@@ -142,7 +142,8 @@ def deblend_field(
     settings : `IterationSettings`, optional
         Of detection.
     deblend_settings : `DeblendSettings`, optional
-        Of `deblend_blend`.
+        Of `deblend_blend`. Refinement comes once, after the last pass: refined
+        models hide more of the galaxies that are still to be found.
     progress : callable, optional
         Called with the number of sources done and their total, each batch of
         each pass.
@@ -160,7 +161,7 @@ def deblend_field(
     """
     images, variance, good = check_cube(images, variance, bad)
 
-    def solve(centres):
+    def solve(centres, solve_settings):
         return deblend_blend(
             images,
             variance,
@@ -168,11 +169,12 @@ def deblend_field(
             network,
             bad=bad,
             psfs=psfs,
-            settings=deblend_settings,
+            settings=solve_settings,
             progress=progress if len(centres) else None,
         )
 
-    result = solve(np.zeros((0, 2)))  # which checks all shapes
+    quick = replace(deblend_settings, refine=False)
+    result = solve(np.zeros((0, 2)), quick)  # which checks all shapes
     # Bands without data would only raise the threshold.
     seen = good.any(axis=(1, 2))
     psf = _middle_psfs(psfs, network, images.shape[1:])[seen]
@@ -192,7 +194,10 @@ def deblend_field(
             break
         found, passes = np.concatenate([found, new]), passes + [number] * len(new)
         del result  # before there is another: models rule the memory
-        result = solve(found[:, :2])
+        result = solve(found[:, :2], quick)
+    if deblend_settings.refine:
+        del result
+        result = solve(found[:, :2], deblend_settings)
     return FieldResult(
         result, found[:, :2].copy(), np.array(passes, np.int64), found[:, 2].copy(), number, stopped
     )
