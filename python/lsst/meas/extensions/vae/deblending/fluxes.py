@@ -10,12 +10,13 @@ light of the pixels between them as their shapes say.
 """
 
 import numpy as np
-from scipy.sparse import coo_matrix, diags
+from scipy.sparse import csc_matrix, diags
 from scipy.sparse.linalg import splu
 
-from ..simulation.geometry import overlap
-
 __all__ = ["solve_amplitudes"]
+
+# Neighbours whose freedom counts for the error of an amplitude, at most.
+_MOST_NEIGHBOURS = 60
 
 
 def solve_amplitudes(image, weight, templates, origins, prior_width=0.0):
@@ -68,14 +69,19 @@ def solve_amplitudes(image, weight, templates, origins, prior_width=0.0):
 def _errors(gram, ridge, seen):
     """Standard deviation of each amplitude, with all that overlap it free.
 
-    Templates that do not overlap the source itself hardly matter, so each
-    error needs the inverse of a small matrix only, and the cost grows with
-    the number of sources and not with its cube.
+    Templates that overlap the source little, or not at all, hardly matter, so
+    each error needs the inverse of a small matrix only, and the cost grows
+    with the number of sources and not with its cube.
     """
     errors = np.full(len(ridge), np.nan)
+    diagonal = gram.diagonal()
     for k in np.flatnonzero(seen):
-        near = gram.indices[gram.indptr[k] : gram.indptr[k + 1]]
-        near = near[seen[near]]
+        part = slice(gram.indptr[k], gram.indptr[k + 1])
+        near, shared = gram.indices[part], gram.data[part]
+        near, shared = near[seen[near]], shared[seen[near]]
+        if len(near) > _MOST_NEIGHBOURS:
+            correlation = shared**2 / diagonal[near]
+            near = near[np.argpartition(-correlation, _MOST_NEIGHBOURS)[:_MOST_NEIGHBOURS]]
         block = gram[near][:, near].toarray() + np.diag(ridge[near])
         inverse = np.linalg.solve(block, (near == k).astype(float))
         errors[k] = np.sqrt(max(inverse[near == k][0], 0.0))
@@ -83,26 +89,16 @@ def _errors(gram, ridge, seen):
 
 
 def _normal_equations(image, weight, templates, origins, size):
-    rows, columns, values, data = [], [], [], np.zeros(len(templates))
-    weighted = []
-    for k, (template, origin) in enumerate(zip(templates, origins, strict=True)):
-        in_cube, in_stamp = overlap(origin, size, image.shape)
-        product = np.zeros((size, size))
-        product[in_stamp] = template[in_stamp] * weight[in_cube]
-        weighted.append(product)
-        data[k] = np.sum(product[in_stamp] * image[in_cube])
-    # Sorted by y, the stamps that can overlap stamp k follow it closely.
-    order = np.argsort(origins[:, 0], kind="stable")
-    for position, k in enumerate(order):
-        for j in order[position:]:
-            dy, dx = origins[j] - origins[k]
-            if dy >= size:
-                break
-            if abs(dx) >= size:
-                continue
-            in_k, in_j = overlap((dy, dx), size, (size, size))
-            value = np.sum(weighted[k][in_k] * templates[j][in_j])
-            rows += [k, j] if j != k else [k]
-            columns += [j, k] if j != k else [k]
-            values += [value, value] if j != k else [value]
-    return coo_matrix((values, (rows, columns)), shape=(len(templates),) * 2).tocsc(), data
+    """Weighted products of all templates that overlap, and of each with the image."""
+    n, (height, width) = len(templates), image.shape
+    side = np.arange(size)
+    y, x = origins[:, :1] + side, origins[:, 1:] + side
+    inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
+    pixels = (y[:, :, None] * width + x[:, None, :])[inside]
+    values = np.asarray(templates, dtype=np.float64)[inside]
+    ends = np.concatenate([[0], np.cumsum(inside.sum(axis=(1, 2)))])
+    weighted = values * weight.ravel()[pixels]
+    shape = (height * width, n)
+    designed = csc_matrix((values, pixels, ends), shape=shape)
+    weighted = csc_matrix((weighted, pixels, ends), shape=shape)
+    return (designed.T @ weighted).tocsc(), weighted.T @ np.asarray(image, dtype=np.float64).ravel()
