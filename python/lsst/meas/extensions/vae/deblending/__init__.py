@@ -6,16 +6,20 @@
 
 from .blend import DeblendResult, DeblendSettings, deblend_blend
 from .cutout import deblend
+from .iterate import FieldResult, IterationSettings, deblend_field
 from .posterior import PosteriorDraws, draw_posterior
 from .stamps import Stamps, cut_stamps
 
 __all__ = [
     "DeblendResult",
     "DeblendSettings",
+    "FieldResult",
+    "IterationSettings",
     "PosteriorDraws",
     "Stamps",
     "cut_stamps",
     "deblend",
     "deblend_blend",
+    "deblend_field",
     "draw_posterior",
 ]
