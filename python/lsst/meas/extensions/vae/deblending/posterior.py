@@ -7,7 +7,8 @@
 After refinement, the posterior of latents, shift and fluxes is the Gaussian whose covariance is the curvature
 at the maximum (Laplace's approximation); after one pass, that of the encoder, with the fluxes' own errors.
 Neither knows what the decoder cannot draw: *floors*, fitted on scenes of the validation split and kept in the
-package's card, are added to ellipticities and fluxes.
+package's card, are added to ellipticities and fluxes.  Some galaxies are drawn far worse than most, so these
+errors have the tails of Student's t.
 """
 
 from dataclasses import dataclass
@@ -18,10 +19,29 @@ from ..errors import ImageError
 from ..simulation.metrics import ksb_shear
 from .refine import shifted
 
-__all__ = ["PosteriorDraws", "draw_posterior"]
+__all__ = ["PosteriorDraws", "draw_posterior", "floor_errors"]
 
 # Latents that are decoded together.
 _BATCH = 500
+
+
+# Degrees of freedom of the floors' errors, and half of the 68.27 % interval of such a Student's t.
+_TAILS, _TAILS_WIDTH = 2, 1.3213
+
+
+def floor_errors(rng, shape):
+    """Errors of a floor of one: half of their 68 % interval is 1.
+
+    Parameters
+    ----------
+    rng : `numpy.random.Generator`
+    shape : `tuple` of `int`
+
+    Returns
+    -------
+    errors : `numpy.ndarray`
+    """
+    return rng.standard_t(_TAILS, shape) / _TAILS_WIDTH
 
 
 @dataclass
@@ -87,7 +107,7 @@ class PosteriorDraws:
             without a measurable shape.
         """
         e = np.array([ksb_shear(image, psf)[:2] for image in self.shapes(band)]).reshape(-1, 2)
-        return e + self._rng.normal(0.0, 1.0, e.shape) * self._network.floors["shape"]
+        return e + floor_errors(self._rng, e.shape) * self._network.floors["shape"]
 
     def magnitudes(self, zero_point=0.0):
         """Magnitudes ``[draw, band]``; NaN for draws of no positive flux.
@@ -154,7 +174,7 @@ def draw_posterior(result, index, network, n_samples, *, seed=0, psfs=None):
         fluxes = fluxes + rng.normal(size=(n_samples, len(fluxes))) * errors
         shifts = np.broadcast_to(shift, (n_samples, 2))
     # One error for all bands: what a shape lacks, it lacks in all of them.
-    fluxes = fluxes * (1 + network.floors["flux"] * rng.normal(size=(n_samples, 1)))
+    fluxes = fluxes * np.exp(network.floors["flux"] * floor_errors(rng, (n_samples, 1)))
     return PosteriorDraws(
         latents, shifts, fluxes, network, result.noise[index], network.transfer(psfs, 1), rng
     )

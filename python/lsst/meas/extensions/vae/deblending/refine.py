@@ -35,6 +35,9 @@ _STEP = 0.03
 # A centre may be this far from where it was said to be: sigma [pixel].
 _CENTRE_SIGMA = 0.3
 
+# Steps that a visit takes with the same derivatives, which cost more than all of these.
+_SAME_SLOPES = 5
+
 # Sources that are refined together: their derivatives stay in the cache's reach.
 _BATCH = 16
 
@@ -150,7 +153,9 @@ def refine(
     -------
     refined : `Refined`
     """
-    problem = _Problem(images, weight, origins, centres, latents, fluxes, noise, network, psfs, prior_width)
+    problem = _Problem(
+        images, weight, origins, centres, latents, fluxes, noise, network, psfs, prior_width, tolerance
+    )
     n = len(latents)
     colour = colours(centres)
     near = cKDTree(centres).query_ball_point(centres, _REACH) if n else []
@@ -176,7 +181,21 @@ def refine(
 class _Problem:
     """The state of a refinement: parameters of all sources and what they leave of the image."""
 
-    def __init__(self, images, weight, origins, centres, latents, fluxes, noise, network, psfs, prior_width):
+    def __init__(
+        self,
+        images,
+        weight,
+        origins,
+        centres,
+        latents,
+        fluxes,
+        noise,
+        network,
+        psfs,
+        prior_width,
+        tolerance,
+    ):
+        self.tolerance = tolerance
         self.network, self.weight, self.origins, self.psfs = network, weight, origins, psfs
         self.size, self.shape = network.stamp_size, images.shape[1:]
         n, n_bands = len(latents), len(images)
@@ -271,7 +290,7 @@ class _Problem:
             self.covariance[index] = np.linalg.inv(hessian)
         diagonal = np.einsum("mii->mi", hessian)
         moving = np.ones(len(index), bool)
-        for _ in range(3):
+        for _ in range(_SAME_SLOPES):
             z, shift, flux, templates, network_flux = state
             gradient = self._gradient(index, state, left, weight, derivatives, flux_slope, width)
             damped = hessian + np.eye(hessian.shape[1]) * (self.damping[index, None] * diagonal)[:, None]
@@ -294,7 +313,7 @@ class _Problem:
             left = np.where(_like(better, left), new_left, left)
             # Whether one goes on must not depend on those that it shares a batch with.
             with np.errstate(invalid="ignore"):
-                moving &= ~(better & (cost - new_cost < 0.1 * (first - cost + 1e-3)))
+                moving &= ~(better & (cost - new_cost < self.tolerance))
             cost = np.where(better, new_cost, cost)
             if not moving.any():
                 break

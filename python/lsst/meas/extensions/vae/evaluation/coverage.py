@@ -4,11 +4,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Do the intervals of posteriors hold the truth as often as they say?  And the floors that make them."""
 
+from functools import lru_cache
+
 import numpy as np
 from astropy.table import Table
 from scipy.optimize import brentq
 
 from ..deblending import DeblendSettings, deblend_blend, draw_posterior
+from ..deblending.posterior import floor_errors
 from ..errors import ShardError
 from ..simulation.metrics import ksb_shear
 from .stamps import scene_batches
@@ -127,16 +130,38 @@ def _without_floors(network):
     return plain
 
 
-def _pulls(errors, floors):
-    """Errors in units of what is expected of them, ellipticities' and magnitudes'; finite ones."""
-    e = [errors[f"e{i}_error"] / np.hypot(errors[f"e{i}_sigma"], floors["shape"]) for i in (1, 2)]
-    mag = errors["mag_error"] / np.hypot(errors["mag_sigma"], _MAG * floors["flux"])
-    found = np.abs(np.concatenate(e)), np.abs(np.asarray(mag))
-    return [pull[np.isfinite(pull)] for pull in found]
+@lru_cache
+def _held_widths():
+    """Half 68.27 % and 95.45 % intervals of Gaussian noise of width 1 and the errors of a floor together.
+
+    Returns
+    -------
+    floors : `numpy.ndarray`
+        Floors in units of the noise.
+    widths : `numpy.ndarray`, ``[2, floor]``
+    """
+    rng = np.random.default_rng(0)
+    noise, errors = rng.normal(size=100_000), floor_errors(rng, 100_000)
+    floors = np.concatenate([[0.0], np.geomspace(0.01, 1000, 60)])
+    widths = [np.percentile(np.abs(noise + floor * errors), [68.27, 95.45]) for floor in floors]
+    return floors, np.transpose(widths)
+
+
+def _pulls(errors, floors, level=0):
+    """Errors in units of the half-widths of what is expected of them, ellipticities' and magnitudes'."""
+    grid, widths = _held_widths()
+
+    def pull(error, sigma, floor):
+        error, sigma = np.asarray(error, dtype=float), np.maximum(np.asarray(sigma, dtype=float), 1e-9)
+        found = np.abs(error) / (sigma * np.interp(floor / sigma, grid, widths[level]))
+        return found[np.isfinite(found)]
+
+    e = [pull(errors[f"e{i}_error"], errors[f"e{i}_sigma"], floors["shape"]) for i in (1, 2)]
+    return np.concatenate(e), pull(errors["mag_error"], errors["mag_sigma"], _MAG * floors["flux"])
 
 
 def fit_floors(errors):
-    """The floors with which 68.3 % of errors are within one standard deviation.
+    """The floors with which the 68.27 % intervals hold as many truths.
 
     Parameters
     ----------
@@ -174,11 +199,12 @@ def coverage(errors, floors, snr=(0, np.inf)):
     Returns
     -------
     held : `dict` [`str`, `float`]
-        Fractions that the 68 % and the 95 % intervals hold: e_68, e_95, mag_68, mag_95; and their number, n.
+        Fractions that the 68.27 % and the 95.45 % intervals hold: e_68, e_95, mag_68, mag_95; and n, how
+        many targets there are.
     """
     chosen = errors[(errors["snr"] > snr[0]) & (errors["snr"] <= snr[1])]
-    e, mag = _pulls(chosen, floors)
     held = {"n": len(chosen)}
-    for name, pull in (("e", e), ("mag", mag)):
-        held |= {f"{name}_68": float(np.mean(pull < 1)), f"{name}_95": float(np.mean(pull < 1.96))}
+    for level, percent in enumerate((68, 95)):
+        for name, pull in zip(("e", "mag"), _pulls(chosen, floors, level), strict=True):
+            held[f"{name}_{percent}"] = float(np.mean(pull < 1))
     return held
