@@ -16,7 +16,6 @@ import numpy as np
 
 from lsst.meas.extensions.vae.deblending import DeblendSettings, deblend_blend
 from lsst.meas.extensions.vae.evaluation.coverage import target_first
-from lsst.meas.extensions.vae.evaluation.errors import clipped_slope, half_width, median
 from lsst.meas.extensions.vae.evaluation.stamps import scene_batches
 from lsst.meas.extensions.vae.galaxies import load_galaxies
 from lsst.meas.extensions.vae.network.model import Network
@@ -24,6 +23,7 @@ from lsst.meas.extensions.vae.network.shipped import load_package
 from lsst.meas.extensions.vae.simulation.fields import FieldSettings, simulate_field
 from lsst.meas.extensions.vae.simulation.metrics import ksb_shear
 from lsst.meas.extensions.vae.simulation.scenes import SceneSettings, simulate_stamps
+from lsst.meas.extensions.vae.simulation.statistics import clipped_slope, half_width, median
 from lsst.meas.extensions.vae.survey import get_survey
 
 # Galaxies nearer to the edge of a field are not judged: what lies beyond it is modelled by nobody.

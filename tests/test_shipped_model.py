@@ -13,6 +13,7 @@ from lsst.meas.extensions.vae.deblending import DeblendSettings, deblend_blend  
 from lsst.meas.extensions.vae.galaxies import synthetic_galaxies  # noqa: E402
 from lsst.meas.extensions.vae.network.model import Network  # noqa: E402
 from lsst.meas.extensions.vae.network.shipped import load_package, shipped_packages  # noqa: E402
+from lsst.meas.extensions.vae.simulation.fields import FieldSettings, simulate_field  # noqa: E402
 from lsst.meas.extensions.vae.simulation.metrics import ksb_shear  # noqa: E402
 from lsst.meas.extensions.vae.simulation.scenes import SceneSettings, simulate_stamps  # noqa: E402
 from lsst.meas.extensions.vae.survey import get_survey  # noqa: E402
@@ -88,6 +89,46 @@ def test_the_models_are_nearer_to_the_targets_than_the_pixels_are(deblended):
     blended = pixels > 0.2
     assert blended.sum() > 15
     assert np.median(model[blended]) < 0.5 * np.median(pixels[blended])
+
+
+@pytest.fixture(scope="module")
+def field():
+    """A small field, its galaxies of SNR above 5, and those of them that are judged."""
+    survey = get_survey("lsst10yr")
+    galaxies = synthetic_galaxies(20_000, seed=4).split("test")
+    made = simulate_field(galaxies, survey, FieldSettings(size=220, density_per_arcmin2=70.0), seed=8)
+    known = np.flatnonzero((made.truth["snr_r"] > 5) & made.truth["in_field"])
+    centres = np.column_stack([made.truth["y"], made.truth["x"]]).astype(float)[known]
+    judged = ((centres > 30) & (centres < 190)).all(axis=1) & (made.truth["snr_r"][known] > 30)
+    return made, known, centres, judged
+
+
+def test_refinement_betters_shapes_and_fluxes_and_tells_how_sure_they_are(field):
+    made, known, centres, judged = field
+    network, r = Network(load_package(NAME)), 2
+    errors, shapes, results = {}, {}, {}
+    for refined in (False, True):
+        settings = DeblendSettings(refine=refined, n_samples=60 if refined else 0)
+        result = results[refined] = deblend_blend(
+            made.images, made.variance, centres, network, settings=settings
+        )
+        rows = []
+        for k in np.flatnonzero(judged):
+            target = made.isolated(int(known[k]), 64, tuple(int(v) for v in result.origins[k]))[0][r]
+            e, truth = (ksb_shear(image, made.psfs[r])[:2] for image in (result.models[k, r], target))
+            flux = result.models[k, r].sum() / target.sum() - 1
+            rows.append((flux, *np.subtract(e, truth)))
+        rows = np.array(rows)
+        errors[refined], shapes[refined] = np.abs(rows[:, 0]), np.abs(rows[:, 1:][np.isfinite(rows[:, 1])])
+    assert len(errors[True]) >= 12
+    assert shapes[True].mean() < 0.85 * shapes[False].mean()
+    assert np.median(errors[True]) < 0.03
+    result = results[True]
+    assert result.converged.mean() > 0.8 and np.median(result.chi2) == pytest.approx(1, abs=0.05)
+    assert np.median(result.novelty) < 1
+    relative = [draws.fluxes[:, r].std() / draws.fluxes[:, r].mean() for draws in result.draws]
+    # Faint galaxies are less sure than bright ones.
+    assert np.corrcoef(np.log(relative), np.log(made.truth["snr_r"][known]))[0, 1] < -0.7
 
 
 def test_a_card_that_lacks_later_options_keeps_its_loss_and_runs():

@@ -29,6 +29,13 @@ def makeParser() -> argparse.ArgumentParser:
     add("-i", "--input", required=True, metavar="IN", help="collection of evaluateDeblenders.py")
     add("--output", required=True, metavar="FILE.vae.zip", help="file to write; an older one is replaced")
     add("--name", metavar="NAME", help="name of the package [the file's]")
+    add(
+        "--floors",
+        nargs=2,
+        type=float,
+        metavar=("SHAPE", "FLUX"),
+        help="errors of shapes and fluxes that posteriors add, as benchmarks/coverage.py tells them",
+    )
     return parser
 
 
@@ -102,6 +109,8 @@ def _run(args) -> int:
         )
     name = args.name or Path(args.output).name.removesuffix(suffix)
     card = {**package.card, "name": name, "measured": measuredErrors(summary)}
+    if args.floors:
+        card["posterior_floors"] = dict(zip(("shape", "flux"), args.floors, strict=True))
     path = dataclasses.replace(package, card=card).save(args.output)
     print(
         f"{path} is written: {name}, {path.stat().st_size / 2**20:.1f} MiB, with {len(summary)} measured rows"
