@@ -300,7 +300,7 @@ def _objects(catalog, merged, shapes, band):
         for parent in merged
         for peak in parent.getFootprint().peaks
     }
-    places = [peaks[record.get("deblend_blendId"), record.get("deblend_peakId")] for record in catalog]
+    places = [peaks[record.getParent() or record.getId(), record.get("deblend_peakId")] for record in catalog]
     row = {int(value): k for k, value in enumerate(shapes["id"])}
     shapes = shapes[[row[record.getId()] for record in catalog]]
     table = Table({"id": shapes["id"], "parent": shapes["parent"]})
