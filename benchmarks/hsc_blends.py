@@ -20,7 +20,7 @@ from lsst.meas.extensions.vae.network.shipped import load_package
 
 def deblended(path, network, settings):
     """Images, variance, good pixels, the deblended galaxies and the sum of their models."""
-    with np.load(path) as data:
+    with np.load(path, allow_pickle=False) as data:
         blend = {name: data[name] for name in data.files}
     bands = [str(band) for band in blend["bands"]]
     result = deblend(
