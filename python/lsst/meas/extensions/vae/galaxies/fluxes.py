@@ -92,8 +92,8 @@ def _read_bandpass(instrument, name):
         speclite = _package_dir("speclite")
         if speclite is None:
             raise SurveyError(
-                f"Band {name!r} needs a bandpass of {instrument}, which package speclite carries and which is "
-                "not installed here: run 'pip install speclite' or leave the band out."
+                f"Band {name!r} needs a bandpass of {instrument}, which package speclite carries and which "
+                "is not installed here: run 'pip install speclite' or leave the band out."
             )
         return _read_columns(speclite / f"data/filters/{group}-{name}.ecsv", 1.0)
     raise SurveyError(

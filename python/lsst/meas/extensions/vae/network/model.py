@@ -269,7 +269,7 @@ class Network:
     @property
     def floors(self):
         """What the decoder's own error adds to the posterior: half 68 % intervals of each component of the
-        ellipticity (``shape``) and of the logarithm of the flux (``flux``); 0 where the card does not tell."""
+        ellipticity (``shape``) and of the logarithm of the flux (``flux``); 0 if the card does not tell."""
         return {"shape": 0.0, "flux": 0.0, **self.package.card.get("posterior_floors", {})}
 
     @property
