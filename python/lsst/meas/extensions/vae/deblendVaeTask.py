@@ -52,7 +52,13 @@ class DeblendVaeConfig(Config):
     )
     maxRefineSteps: int = Field(4, ge=1, le=100, description="How often refinement visits a source at most.")
     modelError: float = Field(
-        0.01, ge=0, le=1, description="Relative error that refinement expects of the models' pixels."
+        0.05, ge=0, le=1, description="Relative error that refinement expects of the models' pixels."
+    )
+    fluxTie: float = Field(
+        0.05,
+        ge=0,
+        description="Relative width within which refinement holds fluxes to those of the one pass, lest it "
+        "take the light of neighbours that were not detected; 0 for none.",
     )
     nSamples: int = Field(
         0,
@@ -380,6 +386,7 @@ class DeblendVaeTask(VaeTask):
                     refine=settings.refine,
                     max_steps=settings.maxRefineSteps,
                     model_error=settings.modelError,
+                    flux_tie=settings.fluxTie,
                     n_samples=settings.nSamples,
                 ),
                 progress=LoggedProgress(self.log, "sources deblended"),

@@ -43,6 +43,10 @@ class DeblendSettings:
     model_error : `float`
         Relative error that refinement expects of the models' pixels: what a
         bright galaxy's model misses is not for its faint neighbour to explain.
+    flux_tie : `float`
+        Relative width within which refinement holds fluxes to those of the
+        one pass, lest it take the light of neighbours that were not detected;
+        0 for none.
     n_samples : `int`
         Draws from the posterior of each source; see `~.posterior`.
     seed : `int`
@@ -55,7 +59,8 @@ class DeblendSettings:
     batch_size: int = 256
     refine: bool = False
     max_steps: int = 4
-    model_error: float = 0.01
+    model_error: float = 0.05
+    flux_tie: float = 0.05
     n_samples: int = 0
     seed: int = 0
 
@@ -306,6 +311,7 @@ def _refine(images, variance, good, done, centres, network, settings, result, ps
         network,
         psfs=psfs_of,
         prior_width=settings.prior_width,
+        flux_tie=settings.flux_tie,
         max_steps=settings.max_steps,
     )
     templates = refined.templates[:, network.architecture.template_of_band]

@@ -9,10 +9,12 @@ The encoder's answer is a good guess.  From there, Levenberg-Marquardt steps max
     -1/2 sum_pixels w (image - sum_k flux_k template(z_k))^2 + log p(z) + log p(flux | z)
 
 where p(z) is the Gaussian of the prior encoder's latents of isolated galaxies, and p(flux | z) lets each
-band's flux differ from the decoder's by a relative width.  A source's own parameters are solved for together,
-sources in turn: those that share light are never in the same batch, so that every step sees its neighbours as
-they are, and lowers the sum of squares of all.  Derivatives of the decoder are differences, which any engine
-can take; where the PSF leaves nothing finer, they are taken of every other pixel (*coarse* ones) only.
+band's flux differ from the decoder's by a relative width, and from the one that it starts with by another
+(the encoder has learned to leave out neighbours that nobody detected; the pixels have not).  A source's own
+parameters are solved for together, sources in turn: those that share light are never in the same batch, so
+that every step sees its neighbours as they are, and lowers the sum of squares of all.  Derivatives of the
+decoder are differences, which any engine can take; where the PSF leaves nothing finer, they are taken of
+every other pixel (*coarse* ones) only.
 """
 
 from dataclasses import dataclass
@@ -37,6 +39,9 @@ _CENTRE_SIGMA = 0.3
 
 # Steps that a visit takes with the same derivatives, which cost more than all of these.
 _SAME_SLOPES = 5
+
+# Fluxes have relative widths above, and absolute ones below, so many times the noise of a pixel.
+_FAINT = 10
 
 # Sources that are refined together: their derivatives stay in the cache's reach.
 _BATCH = 16
@@ -116,6 +121,7 @@ def refine(
     *,
     psfs=None,
     prior_width=0.3,
+    flux_tie=0.0,
     max_steps=4,
     tolerance=0.5,
     progress=None,
@@ -142,6 +148,8 @@ def refine(
         From numbers of sources to PSF images ``[m, band, y, x]``; the survey's own by default.
     prior_width : `float`, optional
         Relative width of the expectation that fluxes are the decoder's; 0 for none.
+    flux_tie : `float`, optional
+        Relative width of the expectation that they are those to start with; 0 for none.
     max_steps : `int`, optional
         How often each source is visited at most.
     tolerance : `float`, optional
@@ -154,7 +162,18 @@ def refine(
     refined : `Refined`
     """
     problem = _Problem(
-        images, weight, origins, centres, latents, fluxes, noise, network, psfs, prior_width, tolerance
+        images,
+        weight,
+        origins,
+        centres,
+        latents,
+        fluxes,
+        noise,
+        network,
+        psfs,
+        prior_width,
+        flux_tie,
+        tolerance,
     )
     n = len(latents)
     colour = colours(centres)
@@ -193,6 +212,7 @@ class _Problem:
         network,
         psfs,
         prior_width,
+        flux_tie,
         tolerance,
     ):
         self.tolerance = tolerance
@@ -212,6 +232,11 @@ class _Problem:
         self.shift = self.expected_shift.copy()
         self.flux = np.array(fluxes, dtype=np.float64)
         self.noise = noise
+        self.first_flux = self.flux.copy()
+        typical = np.where(np.isfinite(noise), noise, network.typical_noise)
+        self.tie = np.zeros_like(self.flux)
+        if flux_tie:
+            self.tie = (flux_tie * np.hypot(self.flux, _FAINT * typical)) ** -2.0
         self.prior_width = prior_width or 10.0
         self.damping = np.full(n, 1e-3)
         self.iterations, self.converged = np.zeros(n, np.int64), np.zeros(n, bool)
@@ -275,7 +300,7 @@ class _Problem:
         transfer = self._transfer(index)
         derivatives, flux_slope = self._derivatives(index, transfer)
         # Widths are those at the start of the visit.
-        width = self.prior_width * np.hypot(self.network_flux[index], 10 * self._finite_noise(index))
+        width = self.prior_width * np.hypot(self.network_flux[index], _FAINT * self._finite_noise(index))
         state = (
             self.z[index],
             self.shift[index],
@@ -383,7 +408,8 @@ class _Problem:
         hessian[:, :n_latent, :n_latent] += scaled @ scaled.swapaxes(1, 2)
         hessian[:, :n_latent, n_free:] -= scaled / width[:, None]
         hessian[:, n_free:, :n_latent] -= (scaled / width[:, None]).swapaxes(1, 2)
-        hessian[:, range(n_free, n_free + n_bands), range(n_free, n_free + n_bands)] += width**-2.0
+        fluxes = range(n_free, n_free + n_bands)
+        hessian[:, fluxes, fluxes] += width**-2.0 + self.tie[index]
         return hessian
 
     def _gradient(self, index, state, left, weight, derivatives, flux_slope, width):
@@ -404,7 +430,7 @@ class _Problem:
             gradient[:, n_latent:n_free] -= (shift - self.expected_shift[index]) * _CENTRE_SIGMA**-2
         away = (flux - network_flux) / width**2
         gradient[:, :n_latent] += (flux_slope @ away[..., None])[..., 0]
-        gradient[:, n_free:] -= away
+        gradient[:, n_free:] -= away + (flux - self.first_flux[index]) * self.tie[index]
         return gradient
 
     def _cost(self, index, state, alone, weight, width):
@@ -415,6 +441,7 @@ class _Problem:
         cost = np.einsum("mbyx,mbyx,mbyx->m", weight, left, left, dtype=np.float64)
         cost += np.einsum("mi,ij,mj->m", away, self.precision, away)
         cost += (((flux - network_flux) / width) ** 2).sum(axis=1)
+        cost += ((flux - self.first_flux[index]) ** 2 * self.tie[index]).sum(axis=1)
         cost += ((shift - self.expected_shift[index]) ** 2).sum(axis=1) * _CENTRE_SIGMA**-2
         return np.where(np.isfinite(cost), cost, np.inf), left
 
