@@ -210,7 +210,7 @@ def _names(jobs):
 
 
 def _joined(pieces, total):
-    """One result of several; pieces that failed hold NaN, 0 and True."""
+    """One result of several; pieces that failed hold NaN, 0, True and `None`."""
     worked = [piece for _, piece in pieces if piece is not None]
     if not worked:
         return None
@@ -219,7 +219,7 @@ def _joined(pieces, total):
         like = getattr(worked[0], field.name)
         if like is None:
             continue
-        fill = {"f": np.nan, "b": True}.get(like.dtype.kind, 0)
+        fill = {"f": np.nan, "b": True, "O": None}.get(like.dtype.kind, 0)
         whole = values[field.name] = np.full((total, *like.shape[1:]), fill, like.dtype)
         place = 0
         for count, piece in pieces:

@@ -260,7 +260,7 @@ def setObjectFields(record, job, k, found):
     record.set("deblend_vae_notConverged", not _refinement(result, "converged", True)[index])
     record.set("deblend_vae_novelty", float(result.novelty[index]))
     record.set("deblend_vae_outOfDistribution", bool(result.novelty[index] > found.noveltyLimit))
-    if result.draws:
+    if result.draws is not None:
         _setErrors(record, found, result.draws[index], (peak.getFy() - y0, peak.getFx() - x0))
     model, flux = result.models[index], float(result.fluxes[index, found.reference])
     record.set("deblend_scarletFlux", flux)

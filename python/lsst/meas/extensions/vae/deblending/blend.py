@@ -116,7 +116,7 @@ class DeblendResult:
     covariance : `numpy.ndarray`, float32 ``[n, parameter, parameter]``, or `None`
         Of latents, shifts (where the network knows none) and fluxes, what
         overlaps held; NaN where ``failed``.
-    draws : `list` [`~.posterior.PosteriorDraws` or `None`], or `None`
+    draws : `numpy.ndarray` of `~.posterior.PosteriorDraws`, ``[n]``, or `None`
         Of each source, where any were asked for; `None` where ``failed``.
     """
 
@@ -137,7 +137,7 @@ class DeblendResult:
     converged: np.ndarray | None = None
     shifts: np.ndarray | None = None
     covariance: np.ndarray | None = None
-    draws: list | None = None
+    draws: np.ndarray | None = None
 
     def scene(self, shape):
         """Sum of all models on the pixels of the cube.
@@ -237,7 +237,7 @@ def deblend_blend(
         _refine(images, variance, good, done, centres, network, settings, result, psfs)
     result.fluxes[done] = result.models[done].sum(axis=(2, 3), dtype=np.float64)
     if settings.n_samples:
-        result.draws = [None] * n
+        result.draws = np.full(n, None)
         for k in done:
             seen = psfs(centres[[k]])[0] if callable(psfs) else psfs
             result.draws[k] = draw_posterior(
@@ -293,6 +293,8 @@ def _refine(images, variance, good, done, centres, network, settings, result, ps
     result.chi2 = np.full(n, np.nan)
     result.iterations, result.converged = np.zeros(n, np.int64), np.zeros(n, bool)
     result.shifts = np.zeros((n, 2))
+    parameters = network.latent_dim + 2 * (not network.knows_shifts) + len(images)
+    result.covariance = np.full((n, parameters, parameters), np.nan, np.float32)
     if not done.size:
         return
     if callable(psfs):
@@ -319,8 +321,6 @@ def _refine(images, variance, good, done, centres, network, settings, result, ps
     result.latent_mean[done] = refined.latents
     result.chi2[done], result.iterations[done] = refined.chi2, refined.iterations
     result.converged[done], result.shifts[done] = refined.converged, refined.shifts
-    parameters = refined.covariance.shape[1]
-    result.covariance = np.full((n, parameters, parameters), np.nan, np.float32)
     result.covariance[done] = refined.covariance
     sigma = np.sqrt(np.diagonal(refined.covariance, axis1=1, axis2=2))
     result.latent_sigma[done] = sigma[:, : network.latent_dim]

@@ -104,9 +104,12 @@ def deblend(
         settings=settings,
     )
     kept = [network.bands.index(band) for band in bands]
-    draws = result.draws and [
-        draw and replace(draw, fluxes=draw.fluxes[:, kept] / unit[:, 0, 0]) for draw in result.draws
-    ]
+    draws = result.draws
+    if draws is not None:
+        draws = np.full(len(draws), None)
+        for k in np.flatnonzero(~result.failed):
+            own = result.draws[k]
+            draws[k] = replace(own, fluxes=own.fluxes[:, kept] / unit[:, 0, 0])
     return replace(
         result,
         draws=draws,
