@@ -61,6 +61,10 @@ class Deblended:
     backgroundThresh: float
     noveltyLimit: float
 
+    def tried(self, job):
+        """Were the peaks of a `~.deblendingParents.ParentJob` deblended, whether or not each got a model?"""
+        return self.result is not None and not (job.skip or job.error)
+
 
 def collect(jobs, found, schemas, modelData, parents, objects=None):
     """Fill the catalogues and the model data.
@@ -96,7 +100,7 @@ def collect(jobs, found, schemas, modelData, parents, objects=None):
     rows = []
     for job in jobs:
         _addParent(objectParents, job, found, schemas)
-        if found.result is not None and not job.skip and not job.error:
+        if found.tried(job):
             spans = [(s.getY(), s.getX0(), s.getX1()) for s in job.record.getFootprint().spans]
             modelData.addParent(job.record.getId(), spans)
         if job.isolated or not (job.skip or job.error):
@@ -110,14 +114,12 @@ def collect(jobs, found, schemas, modelData, parents, objects=None):
             record.setId(job.record.getId())
         record.setParent(parentId)
         _copy(record, job.peaks[k], schemas.peakNames)
-        modelled = found.result is not None and not (job.skip or job.error)
-        modelled = modelled and not found.result.failed[job.first + k]
         if job.isolated:
             record.setFootprint(job.record.getFootprint())
         else:
             record.setFootprint(_childFootprint(job, k, found, schemas.peakNames))
         setObjectFields(record, job, k, found)
-        if modelled:
+        if found.tried(job) and not found.result.failed[job.first + k]:
             _addModel(modelData, record, job.first + k, found)
     return objects, objectParents
 

@@ -145,12 +145,8 @@ def _isMasked(footprint, cubes, limits, present):
     limits = {plane: limit for plane, limit in limits.items() if cubes.bitMask([plane])}
     if not limits:
         return False
-    y, x = (np.asarray(places) for places in footprint.spans.indices())
-    x0, y0 = cubes.xy0
-    ny, nx = cubes.images.shape[1:]
-    inside = (y >= y0) & (y < y0 + ny) & (x >= x0) & (x < x0 + nx)
     # A band that the exposure lacks is masked nowhere, which says nothing.
-    bits = cubes.maskbits[present][:, y[inside] - y0, x[inside] - x0]
+    bits = cubes.maskbits[present][:, *cubes.places(footprint)]
     return bits.size > 0 and any(
         ((bits & cubes.bitMask([plane])) != 0).mean(axis=1).min() > limit for plane, limit in limits.items()
     )

@@ -4,13 +4,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The columns that scarlet's slot writes, and ours beside them."""
 
-__all__ = ["Schemas", "setObjectFields", "setParentFields"]
+__all__ = ["Schemas", "setObjectFields", "setOverlaps", "setParentFields"]
 
 import numpy as np
 
 from .afw.adapters import typesOf
-from .deblending.conserve import window
 from .deblending.overlaps import measure_overlaps, model_footprint
+from .simulation.geometry import overlap
+from .simulation.statistics import half_width
 
 # Names and types are scarlet's; what stands under deblend_vae_ is ours alone.
 _OBJECT_FIELDS = (
@@ -171,9 +172,8 @@ def setParentFields(record, job, found):
         What was found.
     """
     n, result = len(job.peaks), found.result
-    failed = bool(job.error)
+    failed, modelled = bool(job.error), found.tried(job)
     rows = slice(job.first, job.first + n)
-    modelled = not (job.skip or failed) and result is not None
     record.set("deblend_nPeaks", n)
     record.set("deblend_nChild", n if modelled and not job.isolated else 0)
     # As scarlet: what failed was skipped; isolated and pseudo-sources lose nothing.
@@ -193,21 +193,13 @@ def setParentFields(record, job, found):
     record.set("deblend_iterations", 1 + int(_refinement(result, "iterations", 0)[rows].max(initial=0)))
     converged = _refinement(result, "converged", True)[rows]
     record.set("deblend_blendConvergenceFailedFlag", not converged[done].all())
-    record.set("deblend_chi2", _footprintChi2(job.record.getFootprint(), found))
+    record.set("deblend_chi2", _chi2(found, found.cubes.places(job.record.getFootprint())))
 
 
 def _refinement(result, name, fill):
     """What refinement tells of each source; ``fill`` in one pass."""
     values = getattr(result, name, None)
     return np.full(len(result.failed), fill) if values is None else values
-
-
-def _footprintChi2(footprint, found):
-    y, x = (np.asarray(places) for places in footprint.spans.indices())
-    x0, y0 = found.cubes.xy0
-    ny, nx = found.cubes.images.shape[1:]
-    inside = (y >= y0) & (y < y0 + ny) & (x >= x0) & (x < x0 + nx)
-    return _chi2(found, (y[inside] - y0, x[inside] - x0))
 
 
 def _chi2(found, places, within=True):
@@ -246,7 +238,7 @@ def setObjectFields(record, job, k, found):
     for name in ("blendNChild", "parentNPeaks", "parentNChild"):
         record.set(f"deblend_{name}", members)
     record.set("deblend_vae_psfMismatch", found.psfs.mismatch((peak.getFy() - y0, peak.getFx() - x0)))
-    tried = result is not None and not job.skip and not job.error
+    tried = found.tried(job)
     done = bool(tried and not result.failed[index])
     record.set("deblend_failed", not done)
     record.set("deblend_incompleteData", bool(tried and result.missing_bands[index].any()))
@@ -268,7 +260,7 @@ def setObjectFields(record, job, k, found):
     row, column = np.array([y - y0, x - x0]) - result.origins[index]
     if 0 <= row < model.shape[1] and 0 <= column < model.shape[2]:
         record.set("deblend_peak_instFlux", float(model[found.reference, row, column]))
-    _setOverlaps(record, found, model, result.origins[index])
+    _measureOverlaps(record, found, model, result.origins[index])
 
 
 def _setErrors(record, found, draws, centre):
@@ -276,22 +268,32 @@ def _setErrors(record, found, draws, centre):
     band = found.bands[found.reference]
     e = draws.ellipticities(band, found.psfs.reference(centre, found.reference))
     for name, values in (("e1", e[:, 0]), ("e2", e[:, 1]), ("mag", draws.magnitudes()[:, found.reference])):
-        values = values[np.isfinite(values)]
         # Of fewer, no interval can be told.
-        if len(values) >= 10:
-            low, high = np.percentile(values, [16, 84])
-            record.set(f"deblend_vae_{name}Err", float(high - low) / 2)
+        if np.isfinite(values).sum() >= 10:
+            record.set(f"deblend_vae_{name}Err", half_width(values))
 
 
-def _setOverlaps(record, found, model, origin):
-    inCube, inStamp = window(origin, model.shape[1:], found.scene.shape[1:])
+def _measureOverlaps(record, found, model, origin):
+    inCube, inStamp = overlap(origin, model.shape[1:], found.scene.shape[1:])
     own = model[:, *inStamp]
     # Every fourth pixel tells the noise as well.
     good, variance = (cube[:, *inCube][:, ::4, ::4] for cube in (found.good, found.cubes.variance))
     sigma = [np.sqrt(np.median(v[g])) if g.any() else np.nan for v, g in zip(variance, good, strict=True)]
     footprint = model_footprint(own, sigma, found.backgroundThresh)
     one = slice(found.reference, found.reference + 1)
-    overlaps = measure_overlaps(own[one], found.scene[one, *inCube], footprint)
+    setOverlaps(record, measure_overlaps(own[one], found.scene[one, *inCube], footprint))
+    record.set("deblend_chi2", _chi2(found, inCube, footprint))
+
+
+def setOverlaps(record, overlaps):
+    """Fill the columns of an object's overlap with its neighbours.
+
+    Parameters
+    ----------
+    record : `~.afw.SourceRecord` or afw's own
+        The object.
+    overlaps : `~.deblending.overlaps.Overlaps`
+        Of one band.
+    """
     for name in ("maxOverlap", "fluxOverlap", "fluxOverlapFraction", "blendedness"):
         record.set(f"deblend_{name}", float(getattr(overlaps, name)[0]))
-    record.set("deblend_chi2", _chi2(found, inCube, footprint))

@@ -10,8 +10,10 @@ import numpy as np
 
 from .afw import Box2I, Extent2I, Point2I, SpanSet
 from .afw.adapters import typesOf
-from .deblending.conserve import share_pixels, window
+from .deblending.conserve import share_pixels
 from .deblending.overlaps import measure_overlaps, model_footprint
+from .deblendingSchema import setOverlaps
+from .simulation.geometry import overlap
 
 
 def updateCatalogFootprints(
@@ -75,15 +77,10 @@ def updateCatalogFootprints(
         if updateFluxColumns:
             record.set("deblend_scarletFlux", float(stamps[place].sum(dtype=np.float64)))
             if overlaps is not None:
-                _setOverlaps(record, overlaps[place])
+                setOverlaps(record, overlaps[place])
         place += 1
     if removeScarletData:
         modelData.clear()
-
-
-def _setOverlaps(record, overlaps):
-    for name in ("maxOverlap", "fluxOverlap", "fluxOverlapFraction", "blendedness"):
-        record.set(f"deblend_{name}", float(getattr(overlaps, name)[0]))
 
 
 class _Maker:
@@ -114,7 +111,7 @@ class _Maker:
         """What each source gets of the pixels, or its model where there are none."""
         if self.exposure is not None:
             numbers = {}
-            groups = [numbers.setdefault(_blend(source), len(numbers) + 1) for source in sources]
+            groups = [numbers.setdefault(source.blendId, len(numbers) + 1) for source in sources]
             return share_pixels(
                 self.exposure.image.array,
                 stamps,
@@ -126,7 +123,7 @@ class _Maker:
             return stamps
         cut = [np.zeros_like(stamp) for stamp in stamps]
         for part, stamp, place in zip(cut, stamps, self._places(sources), strict=True):
-            inside = window(place, stamp.shape, self.shape)[1]
+            inside = overlap(place, stamp.shape, self.shape)[1]
             part[inside] = stamp[inside]
         return cut
 
@@ -137,7 +134,7 @@ class _Maker:
         variance, threshold = self.exposure.variance.array, self.modelData.metadata.get("backgroundThresh", 1)
         places = self._places(sources)
         windows = [
-            window(place, stamp.shape, self.shape) for place, stamp in zip(places, stamps, strict=True)
+            overlap(place, stamp.shape, self.shape) for place, stamp in zip(places, stamps, strict=True)
         ]
         scene = np.zeros(self.shape)
         for stamp, (inImage, inStamp) in zip(stamps, windows, strict=True):
@@ -194,7 +191,7 @@ class _Maker:
         """Fraction of a footprint's pixels that are not NO_DATA."""
         mask = self.exposure.mask
         place = (origin[0] - self.corner[0], origin[1] - self.corner[1])
-        inImage, inStamp = window(place, valid.shape, self.shape)
+        inImage, inStamp = overlap(place, valid.shape, self.shape)
         noData = (mask.array[inImage] & (1 << mask.getMaskPlaneDict()["NO_DATA"])) != 0
         used = valid[inStamp]
         return float(1 - (noData & used).sum() / max(used.sum(), 1))
@@ -213,11 +210,6 @@ class _Maker:
             # Of a parent none of whose children has a model the pixels are nobody's too.
             owners[y - y0, x - x0] = numbers.get(parentId, 0)
         return owners
-
-
-def _blend(source):
-    """The id of the parent whose pixels a source shares; an isolated one is its own."""
-    return source.parentId or source.sourceId
 
 
 def _peak(record):

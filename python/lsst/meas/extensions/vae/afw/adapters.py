@@ -63,6 +63,14 @@ class Cubes:
         """The value of the bits of those planes that exist, as an `int`."""
         return sum(1 << self.planeDict[name] for name in names if name in self.planeDict)
 
+    def places(self, footprint):
+        """y and x in the arrays of a footprint's pixels, those that lie on the exposure."""
+        y, x = (np.asarray(places) for places in footprint.spans.indices())
+        x0, y0 = self.xy0
+        ny, nx = self.images.shape[1:]
+        inside = (y >= y0) & (y < y0 + ny) & (x >= x0) & (x < x0 + nx)
+        return y[inside] - y0, x[inside] - x0
+
 
 def asCubes(mExposure):
     """A multiband exposure as plain cubes.

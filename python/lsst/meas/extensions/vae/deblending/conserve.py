@@ -11,8 +11,9 @@ all templates there, as ``scarlet_lite.measure.conserve_flux`` does.
 import numpy as np
 
 from ..errors import ImageError
+from ..simulation.geometry import overlap
 
-__all__ = ["share_pixels", "window"]
+__all__ = ["share_pixels"]
 
 
 def share_pixels(image, templates, origins, *, groups=None, owners=None):
@@ -65,7 +66,7 @@ def share_pixels(image, templates, origins, *, groups=None, owners=None):
     places = []
     for k, (template, origin) in enumerate(zip(templates, origins, strict=True)):
         template = np.asarray(template)
-        in_image, in_stamp = window(origin, template.shape, image.shape)
+        in_image, in_stamp = overlap(origin, template.shape, image.shape)
         part = np.clip(np.nan_to_num(template[in_stamp].astype(np.float64), posinf=0.0), 0.0, None)
         if owners is not None:
             part[(owners[in_image] != 0) & (owners[in_image] != groups[k])] = 0.0
@@ -80,28 +81,3 @@ def share_pixels(image, templates, origins, *, groups=None, owners=None):
         share[in_stamp] = np.where(known, fraction * np.where(known, pixels, 0.0), part)
         shares.append(share)
     return shares
-
-
-def window(origin, stamp_shape, image_shape):
-    """Slices of an image and of a rectangular stamp that show the same pixels.
-
-    Parameters
-    ----------
-    origin : pair of `int`
-        y and x of the stamp's first pixel in the image.
-    stamp_shape, image_shape : pair of `int`
-        Heights and widths.
-
-    Returns
-    -------
-    in_image, in_stamp : `tuple` [`slice`, `slice`]
-        Both in (y, x); empty where there is no overlap.
-    """
-    in_image, in_stamp = [], []
-    for start, length, limit in zip(origin, stamp_shape, image_shape, strict=True):
-        start = int(start)
-        first = min(max(start, 0), limit)
-        last = max(min(start + length, limit), first)
-        in_image.append(slice(first, last))
-        in_stamp.append(slice(first - start, last - start))
-    return tuple(in_image), tuple(in_stamp)

@@ -62,6 +62,11 @@ class SourceModel:
     fluxErrors: np.ndarray
 
     @property
+    def blendId(self) -> int:
+        """The id of the parent whose pixels it shares; an isolated source is its own."""
+        return self.parentId or self.sourceId
+
+    @property
     def box(self) -> tuple[int, int, int, int]:
         """``(y0, y1, x0, x1)`` in the parent image, ends excluded, pixels."""
         y, x = self.origin

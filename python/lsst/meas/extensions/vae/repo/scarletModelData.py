@@ -75,7 +75,7 @@ def toScarletModelData(modelData, catalog):
         if sourceId not in modelData:
             continue
         source = modelData.model(sourceId)
-        blendId = source.parentId or sourceId
+        blendId = source.blendId
         if blendId not in parents:
             raise CatalogError(
                 f"the models tell no pixels of parent {blendId}, which scarlet's container needs: "

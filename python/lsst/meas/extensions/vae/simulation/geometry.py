@@ -39,16 +39,16 @@ def stamp_origin(x, y, size):
 
 
 def overlap(origin, size, shape):
-    """Slices of a cube and of a stamp that show the same pixels.
+    """Slices of an image and of a stamp that show the same pixels.
 
     Parameters
     ----------
     origin : pair of `int`
-        y and x of the stamp's first pixel in the cube.
-    size : `int`
-        Side of the stamp.
+        y and x of the stamp's first pixel in the image or cube.
+    size : `int` or pair of `int`
+        Side of a square stamp, or height and width of one that is not.
     shape : pair of `int`
-        Height and width of the cube.
+        Height and width of the image.
 
     Returns
     -------
@@ -56,9 +56,10 @@ def overlap(origin, size, shape):
         Both in (y, x); empty where there is no overlap.
     """
     in_cube, in_stamp = [], []
-    for start, length in zip(origin, shape, strict=True):
+    sides = (size, size) if np.ndim(size) == 0 else size
+    for start, side, length in zip(origin, sides, shape, strict=True):
         first = min(max(start, 0), length)
-        last = max(min(start + size, length), first)
+        last = max(min(start + side, length), first)
         in_cube.append(slice(first, last))
         in_stamp.append(slice(first - start, last - start))
     return tuple(in_cube), tuple(in_stamp)
