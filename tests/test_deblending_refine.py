@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lsst.meas.extensions.vae.deblending.refine import colours, refine
+from lsst.meas.extensions.vae.deblending.refine import colours, neighbours, refine
 from lsst.meas.extensions.vae.simulation.geometry import overlap, stamp_origin
 
 SIZE, NOISE = 32, np.array([1.0, 2.0])
@@ -171,9 +171,9 @@ def test_no_source_gives_an_empty_answer():
 
 def test_near_sources_never_share_a_colour_and_colours_are_few():
     centres = np.random.default_rng(2).uniform(0, 400, (300, 2))
-    colour = colours(centres, reach=20.0)
+    colour = colours(neighbours(centres, reach=20.0))
     distance = np.hypot(*(centres[:, None] - centres[None]).transpose(2, 0, 1))
     near = (distance < 20) & ~np.eye(len(centres), dtype=bool)
     assert not (near & (colour[:, None] == colour[None])).any()
     assert colour.max() + 1 <= 8
-    assert len(colours(np.zeros((0, 2)))) == 0
+    assert len(colours(neighbours(np.zeros((0, 2))))) == 0

@@ -162,10 +162,11 @@ class DeblendResult:
 def deblend_blend(
     images, variance, centres, network, *, bad=None, psfs=None, settings=DeblendSettings(), progress=None
 ):
-    """Give every source of a cube its own model, in one pass.
+    """Give every source of a cube its own model.
 
     Each source gets a stamp, the network draws the central galaxy out of it,
-    and the fluxes of all models are then solved together, band by band.
+    and the fluxes of all models are then solved together, band by band. From
+    there all are refined together, if ``settings`` ask for it.
 
     Parameters
     ----------
@@ -270,9 +271,14 @@ def _one_pass(stamps, index, network, settings, shape, result, psfs, centres):
     result.models[index[result.failed[index]]] = np.nan
 
 
+def _weights(variance, good):
+    """Inverse variances, 0 where a pixel is not good."""
+    return np.where(good, 1.0 / np.where(good, variance, 1.0), 0.0)
+
+
 def _joint_fluxes(images, variance, good, done, settings, result):
     for band, image in enumerate(images):
-        weight = np.where(good[band], 1.0 / np.where(good[band], variance[band], 1.0), 0.0)
+        weight = _weights(variance[band], good[band])
         pixels = np.where(good[band], image, 0.0)
         amplitude, error = solve_amplitudes(
             pixels,
@@ -304,7 +310,7 @@ def _refine(images, variance, good, done, centres, network, settings, result, ps
     error = settings.model_error * result.scene(images.shape)
     refined = refine(
         np.where(good, images, 0).astype(np.float32),
-        np.where(good, 1.0 / np.where(good, variance + error**2, 1.0), 0.0).astype(np.float32),
+        _weights(variance + error**2, good).astype(np.float32),
         result.origins[done],
         centres[done],
         result.latent_mean[done],

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from ..errors import ImageError
 from ..network.observation import resized
-from ..simulation.detection import detect
+from ..simulation.detection import detect, effective_area
 from .blend import DeblendResult, DeblendSettings, deblend_blend
 from .stamps import check_cube
 
@@ -232,14 +232,9 @@ def _peaks(images, variance, psfs, good, saturated, settings):
     return np.array([(p.y, p.x, p.snr) for parent in found.parents for p in parent.peaks]).reshape(-1, 3)
 
 
-def _areas(psfs):
-    """Pixels that PSFs cover as matched filters, ``[band]``."""
-    return psfs.sum(axis=(1, 2)) ** 2 / (psfs**2).sum(axis=(1, 2))
-
-
 def _fwhm(psfs):
     """Median FWHM of the bands [pixel], of Gaussians that cover as much."""
-    return math.sqrt(np.median(_areas(psfs)) * 2 * math.log(2) / math.pi)
+    return math.sqrt(np.median([effective_area(psf) for psf in psfs]) * 2 * math.log(2) / math.pi)
 
 
 def _with_model_error(variance, scene, psfs, fraction):
@@ -253,9 +248,9 @@ def _with_model_error(variance, scene, psfs, fraction):
     spread = (1 + (line[:, None] ** 2 + line**2) / scale**2) ** -1.5
     spread /= spread.sum()
     total = np.empty(variance.shape, np.float32)
-    for band, area in enumerate(_areas(psfs)):
+    for band, psf in enumerate(psfs):
         error = fraction * fftconvolve(scene[band].astype(float), spread, mode="same")
-        total[band] = variance[band] + area * error**2
+        total[band] = variance[band] + effective_area(psf) * error**2
     return total
 
 

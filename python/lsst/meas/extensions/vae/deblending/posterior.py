@@ -158,6 +158,7 @@ def draw_posterior(result, index, network, n_samples, *, seed=0, psfs=None):
     rng = np.random.default_rng([seed, index % n])
     latents, fluxes = result.latent_mean[index].astype(float), result.fluxes[index]
     shift = np.zeros(2) if result.shifts is None else result.shifts[index]
+    shifts = np.broadcast_to(shift, (n_samples, 2))
     if result.covariance is not None:
         free_shift = np.zeros(0) if network.knows_shifts else shift
         mean = np.concatenate([latents, free_shift, fluxes])
@@ -165,14 +166,12 @@ def draw_posterior(result, index, network, n_samples, *, seed=0, psfs=None):
         spread = vectors * np.sqrt(np.maximum(values, 0.0))
         draws = mean + rng.normal(size=(n_samples, len(mean))) @ spread.T
         latents, fluxes = draws[:, : len(latents)], draws[:, -len(fluxes) :]
-        shifts = np.broadcast_to(shift, (n_samples, 2))
         if not network.knows_shifts:
             shifts = draws[:, latents.shape[1] : latents.shape[1] + 2]
     else:
         latents = latents + rng.normal(size=(n_samples, len(latents))) * result.latent_sigma[index]
         errors = np.nan_to_num(result.flux_errors[index])
         fluxes = fluxes + rng.normal(size=(n_samples, len(fluxes))) * errors
-        shifts = np.broadcast_to(shift, (n_samples, 2))
     # One error for all bands: what a shape lacks, it lacks in all of them.
     fluxes = fluxes * np.exp(network.floors["flux"] * floor_errors(rng, (n_samples, 1)))
     return PosteriorDraws(

@@ -26,7 +26,7 @@ from scipy.spatial import cKDTree
 from ..network.observation import low_frequencies
 from ..simulation.geometry import overlap
 
-__all__ = ["Refined", "colours", "refine", "shifted"]
+__all__ = ["Refined", "colours", "neighbours", "refine", "shifted"]
 
 # Sources nearer than this share light, and are refined in turn [pixel].
 _REACH = 20.0
@@ -85,8 +85,8 @@ class Refined:
     converged: np.ndarray
 
 
-def colours(centres, reach=_REACH):
-    """Share sources out among few groups within which none is near another.
+def neighbours(centres, reach=_REACH):
+    """Sources that are near each other.
 
     Parameters
     ----------
@@ -97,11 +97,26 @@ def colours(centres, reach=_REACH):
 
     Returns
     -------
+    near : sequence of `list` of `int`
+        Numbers of those near each source, its own among them.
+    """
+    return cKDTree(centres).query_ball_point(centres, reach) if len(centres) else []
+
+
+def colours(near):
+    """Share sources out among few groups within which none is near another.
+
+    Parameters
+    ----------
+    near : sequence of `list` of `int`
+        As `neighbours` gives them.
+
+    Returns
+    -------
     colour : `numpy.ndarray`, int64 ``[n]``
         Number of the group, from 0.
     """
-    colour = np.full(len(centres), -1)
-    near = cKDTree(centres).query_ball_point(centres, reach) if len(centres) else []
+    colour = np.full(len(near), -1)
     # The most crowded ones choose first, which keeps groups few.
     for k in np.argsort([-len(found) for found in near], kind="stable"):
         taken = set(colour[near[k]])
@@ -124,7 +139,6 @@ def refine(
     flux_tie=0.0,
     max_steps=4,
     tolerance=0.5,
-    progress=None,
 ):
     """Maximise the joint posterior of all sources of a cube, from the encoder's answer on.
 
@@ -154,32 +168,19 @@ def refine(
         How often each source is visited at most.
     tolerance : `float`, optional
         A source is left alone once neither it nor a neighbour gains so much in -2 ln(posterior).
-    progress : callable, optional
-        Called with the number of visits done and the most there can be.
 
     Returns
     -------
     refined : `Refined`
     """
-    problem = _Problem(
-        images,
-        weight,
-        origins,
-        centres,
-        latents,
-        fluxes,
-        noise,
-        network,
-        psfs,
-        prior_width,
-        flux_tie,
-        tolerance,
-    )
+    # In the order of its parameters.
+    told = (images, weight, origins, centres, latents, fluxes, noise, network, psfs)
+    problem = _Problem(*told, prior_width, flux_tie, tolerance)
     n = len(latents)
-    colour = colours(centres)
-    near = cKDTree(centres).query_ball_point(centres, _REACH) if n else []
+    near = neighbours(centres)
+    colour = colours(near)
     active = np.ones(n, bool)
-    for step in range(max_steps):
+    for _ in range(max_steps):
         gained = np.zeros(n, bool)
         for number in range(colour.max(initial=-1) + 1):
             turn = np.flatnonzero(active & (colour == number))
@@ -187,8 +188,6 @@ def refine(
                 index = turn[start : start + _BATCH]
                 gain, undecided = problem.improve(index)
                 gained[index] = (gain > tolerance) | undecided
-        if progress is not None:
-            progress((step + 1) * n, max_steps * n)
         problem.converged[active & ~gained] = True
         problem.converged[gained] = False
         active = np.array([gained[found].any() for found in near], bool)
@@ -233,10 +232,10 @@ class _Problem:
         self.flux = np.array(fluxes, dtype=np.float64)
         self.noise = noise
         self.first_flux = self.flux.copy()
-        typical = np.where(np.isfinite(noise), noise, network.typical_noise)
+        self.faint = _FAINT * np.where(np.isfinite(noise), noise, network.typical_noise)
         self.tie = np.zeros_like(self.flux)
         if flux_tie:
-            self.tie = (flux_tie * np.hypot(self.flux, _FAINT * typical)) ** -2.0
+            self.tie = (flux_tie * np.hypot(self.flux, self.faint)) ** -2.0
         self.prior_width = prior_width or 10.0
         self.damping = np.full(n, 1e-3)
         self.iterations, self.converged = np.zeros(n, np.int64), np.zeros(n, bool)
@@ -300,7 +299,7 @@ class _Problem:
         transfer = self._transfer(index)
         derivatives, flux_slope = self._derivatives(index, transfer)
         # Widths are those at the start of the visit.
-        width = self.prior_width * np.hypot(self.network_flux[index], _FAINT * self._finite_noise(index))
+        width = self.prior_width * np.hypot(self.network_flux[index], self.faint[index])
         state = (
             self.z[index],
             self.shift[index],
@@ -349,10 +348,6 @@ class _Problem:
             self._subtract(k, self._model(k) - model)
         gain = first - cost
         return gain, (gain <= 0) & (self.damping[index] < 1e3)
-
-    def _finite_noise(self, index):
-        noise = self.noise[index]
-        return np.where(np.isfinite(noise), noise, self.network.typical_noise)
 
     def _derivatives(self, index, transfer):
         """Slopes of coarse templates ``[m, free, template, y x]`` and of fluxes ``[m, latent, band]``."""

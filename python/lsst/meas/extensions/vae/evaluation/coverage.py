@@ -4,6 +4,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Do the intervals of posteriors hold the truth as often as they say?  And the floors that make them."""
 
+import copy
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -14,6 +16,7 @@ from ..deblending import DeblendSettings, deblend_blend, draw_posterior
 from ..deblending.posterior import floor_errors
 from ..errors import ShardError
 from ..simulation.metrics import ksb_shear
+from ..simulation.statistics import half_width
 from .stamps import scene_batches
 
 __all__ = ["coverage", "fit_floors", "posterior_errors"]
@@ -57,7 +60,7 @@ def posterior_errors(sample, network, n_scenes, *, n_samples=100, settings=None,
         If the sample has no table of objects, or bands of several pixel scales.
     """
     reference = sample.survey_info.get("reference_band")
-    scales = {scale for scale in network.package.card["pixel_scale"]}
+    scales = set(network.package.card["pixel_scale"])
     if len(scales) > 1 or not len(sample.objects) or reference not in network.bands:
         raise ShardError(
             "posteriors are tested on scenes of one pixel scale, with a table of objects and the reference "
@@ -115,15 +118,12 @@ def _row(result, draws, target, e_true, psf, number, reference):
 
 
 def _half_width(values):
-    values = values[np.isfinite(values)]
-    return np.diff(np.percentile(values, [16, 84]))[0] / 2 if len(values) >= 10 else np.nan
+    # Of fewer, no interval can be told.
+    return half_width(values) if np.isfinite(values).sum() >= 10 else np.nan
 
 
 def _without_floors(network):
     """The same network as if its card told no floors."""
-    import copy
-    from dataclasses import replace
-
     plain = copy.copy(network)
     card = {key: value for key, value in network.package.card.items() if key != "posterior_floors"}
     plain.package = replace(network.package, card=card)

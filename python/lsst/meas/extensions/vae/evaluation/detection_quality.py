@@ -64,7 +64,7 @@ def detection_by_pass(
             "expected one for each, from 1"
         )
     band = survey.reference_band
-    scale = survey.bands[survey.band_names.index(band)].pixel_scale
+    scale = survey[band].pixel_scale
     x, y, flux = (np.asarray(truth[name], float) for name in ("x", "y", f"flux_{band}"))
     squares = [np.asarray(truth[f"snr_{name}"], float) ** 2 for name in survey.band_names]
     wanted = np.asarray(truth["in_field"], bool) & (np.sqrt(np.sum(squares, axis=0)) >= min_snr)

@@ -145,8 +145,7 @@ class ValidationSet:
         losses, means, fluxes, shapes_out = [], [], [], []
         for start in range(0, len(self.targets), batch_size):
             part = slice(start, start + batch_size)
-            inputs = [array[part] for array in self.inputs]
-            mean, sigma = model.encoder(inputs if len(inputs) > 1 else inputs[0], training=False)
+            mean, sigma = self._encoded(model.encoder, part)
             output = model.decoder(mean, training=False)
             told = {}
             if self.transfer is not None:
@@ -197,8 +196,7 @@ class ValidationSet:
 
         means, variances = [], []
         for start in range(0, len(self.targets), batch_size):
-            inputs = [array[start : start + batch_size] for array in self.inputs]
-            mean, sigma = encoder(inputs if len(inputs) > 1 else inputs[0], training=False)
+            mean, sigma = self._encoded(encoder, slice(start, start + batch_size))
             means.append(keras.ops.convert_to_numpy(mean))
             variances.append(keras.ops.convert_to_numpy(sigma) ** 2)
         means = np.concatenate(means).astype(np.float64)
@@ -206,6 +204,11 @@ class ValidationSet:
         covariance = means.T @ means / len(means) - np.outer(means.mean(axis=0), means.mean(axis=0))
         covariance += np.diag(np.maximum(np.concatenate(variances).mean(axis=0), 1e-6))
         return {"mean": _rounded(means.mean(axis=0)), "covariance": _rounded(covariance)}
+
+    def _encoded(self, encoder, part):
+        """Posterior of some scenes, in the backend's tensors."""
+        inputs = [array[part] for array in self.inputs]
+        return encoder(inputs if len(inputs) > 1 else inputs[0], training=False)
 
     def _errors(self, e, magnitude):
         good = self.measured
@@ -227,8 +230,4 @@ class ValidationSet:
 
 def _rounded(array):
     """Lists of numbers to seven digits."""
-    return (
-        [[float(f"{v:.7g}") for v in row] for row in array]
-        if array.ndim > 1
-        else [float(f"{v:.7g}") for v in array]
-    )
+    return [_rounded(row) if np.ndim(row) else float(f"{row:.7g}") for row in array]

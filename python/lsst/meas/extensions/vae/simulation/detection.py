@@ -21,7 +21,7 @@ finds both of 59 % of the pairs 1.2 to 1.5 arcsec apart against 40 % with a
 Gaussian of half a PSF, with as few spurious peaks (1.4 %).
 """
 
-__all__ = ["Detection", "ParentDetection", "Peak", "combined_threshold", "detect"]
+__all__ = ["Detection", "ParentDetection", "Peak", "combined_threshold", "detect", "effective_area"]
 
 import math
 from dataclasses import dataclass
@@ -241,10 +241,15 @@ def _checked_mask(mask, shape, what):
     return mask
 
 
+def effective_area(psf):
+    """Pixels that a PSF ``[y, x]`` covers as a matched filter [`float`]."""
+    return psf.sum() ** 2 / (psf**2).sum()
+
+
 def _sigma(psf):
     """Gaussian sigma [pixel] of the PSF's core, from its effective area."""
     # A Gaussian covers 4 pi sigma^2 pixels; wings hardly count, unlike in second moments.
-    return math.sqrt(psf.sum() ** 2 / (psf**2).sum() / (4 * math.pi))
+    return math.sqrt(effective_area(psf) / (4 * math.pi))
 
 
 def _sharpener(narrow, wide):
