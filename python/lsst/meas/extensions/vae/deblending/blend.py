@@ -331,9 +331,7 @@ def _refine(images, variance, good, done, centres, network, settings, result, ps
     sigma = np.sqrt(np.diagonal(refined.covariance, axis1=1, axis2=2))
     result.latent_sigma[done] = sigma[:, : network.latent_dim]
     if network.has_latent_prior:
-        mean, covariance = network.latent_prior
-        away = refined.latents - mean
-        result.novelty[done] = (away * np.linalg.solve(covariance, away.T).T).mean(axis=1)
+        result.novelty[done] = refined.novelty
     # What a flux gains in error where shapes are free too.
     held = result.noise[done] ** 2 / np.maximum(np.square(templates).sum(axis=(2, 3)), 1e-30)
     freed = np.maximum(sigma[:, -len(images) :] ** 2 - held, 0)

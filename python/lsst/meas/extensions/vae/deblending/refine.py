@@ -13,26 +13,27 @@ band's flux differ from the decoder's by a relative width, and from the one that
 (the encoder has learned to leave out neighbours that nobody detected; the pixels have not).  A source's own
 parameters are solved for together, sources in turn: those that share light are never in the same batch, so
 that every step sees its neighbours as they are, and lowers the sum of squares of all.  Derivatives of the
-decoder are differences, which any engine can take; where the PSF leaves nothing finer, they are taken of
-every other pixel (*coarse* ones) only.
+decoder are differences, which any engine can take, along the directions of the latent space that pixels can
+tell (see `~.directions`); where the PSF leaves nothing finer, they are taken of every other pixel (*coarse*
+ones) only.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
 from scipy.spatial import cKDTree
+from threadpoolctl import ThreadpoolController
 
 from ..network.observation import low_frequencies
 from ..simulation.geometry import overlap
+from .directions import STEP, sensitive_directions
 
 __all__ = ["Refined", "colours", "neighbours", "refine", "shifted"]
 
 # Sources nearer than this share light, and are refined in turn [pixel].
 _REACH = 20.0
-
-# Steps of finite differences, in standard deviations of the latents' prior.
-_STEP = 0.03
 
 # A centre may be this far from where it was said to be: sigma [pixel].
 _CENTRE_SIGMA = 0.3
@@ -61,6 +62,8 @@ class Refined:
         The decoder's own at the same latents.
     latents : `numpy.ndarray`, float64 ``[n, latent]``
         Most probable latents.
+    novelty : `numpy.ndarray`, float64 ``[n]``
+        Mean square of their standard normal coordinates.
     shifts : `numpy.ndarray`, float64 ``[n, 2]``
         y and x of the sources about the middle of their stamps [pixel]; 0 where the latents tell it.
     covariance : `numpy.ndarray`, float32 ``[n, parameter, parameter]``
@@ -78,6 +81,7 @@ class Refined:
     fluxes: np.ndarray
     network_fluxes: np.ndarray
     latents: np.ndarray
+    novelty: np.ndarray
     shifts: np.ndarray
     covariance: np.ndarray
     chi2: np.ndarray
@@ -176,7 +180,20 @@ def refine(
     # In the order of its parameters.
     told = (images, weight, origins, centres, latents, fluxes, noise, network, psfs)
     problem = _Problem(*told, prior_width, flux_tie, tolerance)
-    n = len(latents)
+    # Small matrices: threads would wait for each other, ten times longer than one takes.
+    with _controller().limit(limits=1, user_api="blas"):
+        _visit(problem, centres, max_steps, tolerance)
+    return problem.result()
+
+
+@functools.cache
+def _controller():
+    return ThreadpoolController()
+
+
+def _visit(problem, centres, max_steps, tolerance):
+    """Improve all sources of a `_Problem` in turn, until none gains."""
+    n = len(centres)
     near = neighbours(centres)
     colour = colours(near)
     active = np.ones(n, bool)
@@ -193,7 +210,6 @@ def refine(
         active = np.array([gained[found].any() for found in near], bool)
         if not active.any():
             break
-    return problem.result()
 
 
 class _Problem:
@@ -221,10 +237,8 @@ class _Problem:
         self.template_of_band = network.architecture.template_of_band
         self.coarseness = network.architecture.coarseness
         self.free_shift = not network.knows_shifts
-        self.mean, covariance = network.latent_prior
-        self.precision = np.linalg.inv(covariance)
-        self.step = _STEP * np.sqrt(np.diagonal(covariance))
-        self.z = np.array(latents, dtype=np.float64)
+        self.directions = sensitive_directions(network)
+        self.z = self.directions.coordinates(np.array(latents, dtype=np.float64))
         self.expected_shift = np.zeros((n, 2))
         if self.free_shift:
             self.expected_shift = centres - origins - (self.size - 1) / 2
@@ -259,7 +273,8 @@ class _Problem:
 
     def _draw(self, z, shift, transfer, index, coarse=False):
         """Templates ``[m, k, template, y, x]`` and the decoder's fluxes ``[m, k, band]``."""
-        templates, fluxes = self.network.templates(z, self.noise[index], transfer, coarse)
+        latents = self.directions.latents(z)
+        templates, fluxes = self.network.templates(latents, self.noise[index], transfer, coarse)
         if self.free_shift:
             templates = shifted(templates, shift[:, None, None] / (self.coarseness if coarse else 1))
         return templates, fluxes
@@ -319,8 +334,8 @@ class _Problem:
             gradient = self._gradient(index, state, left, weight, derivatives, flux_slope, width)
             damped = hessian + np.eye(hessian.shape[1]) * (self.damping[index, None] * diagonal)[:, None]
             step = np.linalg.solve(damped, gradient[..., None])[..., 0]
-            # Slopes hold near by only: no step is longer than a standard deviation of any latent.
-            far = np.max(np.abs(step[:, :n_latent]) / (self.step / _STEP), axis=1)
+            # Slopes hold near by only: no step is longer than a standard deviation in any direction.
+            far = np.max(np.abs(step[:, :n_latent]), axis=1, initial=0)
             step /= np.maximum(far, 1.0)[:, None]
             new_z = z + step[:, :n_latent]
             new_shift = shift
@@ -352,12 +367,12 @@ class _Problem:
     def _derivatives(self, index, transfer):
         """Slopes of coarse templates ``[m, free, template, y x]`` and of fluxes ``[m, latent, band]``."""
         m, n_latent = len(index), self.z.shape[1]
-        z = self.z[index][:, None] + np.vstack([np.zeros(n_latent), np.diag(self.step)])
+        z = self.z[index][:, None] + STEP * np.vstack([np.zeros(n_latent), np.eye(n_latent)])
         drawn, fluxes = self._draw(z, self.shift[index], transfer, index, coarse=True)
         templates = drawn[:, 1:]
         templates -= drawn[:, :1]
-        templates /= self.step.astype(np.float32)[:, None, None, None]
-        flux_slope = (fluxes[:, 1:] - fluxes[:, :1]) / self.step[:, None]
+        templates /= STEP
+        flux_slope = (fluxes[:, 1:] - fluxes[:, :1]) / STEP
         if self.free_shift:
             slopes = _shift_slopes(drawn[:, 0]) / self.coarseness
             templates = np.concatenate([templates, slopes], axis=1)
@@ -396,7 +411,7 @@ class _Problem:
             hessian[:, n_free + bands, :n_free] = cross.swapaxes(1, 2)
             square = np.einsum("mbp,mp->mb", weighted, templates[:, number])
             hessian[:, n_free + bands, n_free + bands] = square
-        hessian[:, :n_latent, :n_latent] += self.precision
+        hessian[:, range(n_latent), range(n_latent)] += 1.0
         if self.free_shift:
             hessian[:, range(n_latent, n_free), range(n_latent, n_free)] += _CENTRE_SIGMA**-2
         scaled = flux_slope / width[:, None]
@@ -420,7 +435,7 @@ class _Problem:
             pulled = np.einsum("mb,mbp->mp", flux[:, bands].astype(np.float32), weighted[:, bands])
             gradient[:, :n_free] += (derivatives[:, :, number] @ pulled[..., None])[..., 0]
             gradient[:, n_free + bands] = (weighted[:, bands] @ templates[:, number, :, None])[..., 0]
-        gradient[:, :n_latent] -= (z - self.mean) @ self.precision
+        gradient[:, :n_latent] -= z
         if self.free_shift:
             gradient[:, n_latent:n_free] -= (shift - self.expected_shift[index]) * _CENTRE_SIGMA**-2
         away = (flux - network_flux) / width**2
@@ -432,13 +447,23 @@ class _Problem:
         """-2 ln(posterior) of each source by itself ``[m]``, and what it leaves of its stamp."""
         z, shift, flux, templates, network_flux = state
         left = alone - flux.astype(np.float32)[:, :, None, None] * templates[:, self.template_of_band]
-        away = z - self.mean
         cost = np.einsum("mbyx,mbyx,mbyx->m", weight, left, left, dtype=np.float64)
-        cost += np.einsum("mi,ij,mj->m", away, self.precision, away)
+        cost += (z**2).sum(axis=1)
         cost += (((flux - network_flux) / width) ** 2).sum(axis=1)
         cost += ((flux - self.first_flux[index]) ** 2 * self.tie[index]).sum(axis=1)
         cost += ((shift - self.expected_shift[index]) ** 2).sum(axis=1) * _CENTRE_SIGMA**-2
         return np.where(np.isfinite(cost), cost, np.inf), left
+
+    def _latent_covariance(self):
+        """Covariance of latents instead of coordinates; as the prior's where pixels tell nothing."""
+        n_latent, n_direction = self.directions.basis.shape
+        n, n_free, _ = self.covariance.shape
+        turn = np.zeros((n_free - n_direction + n_latent, n_free))
+        turn[:n_latent, :n_direction] = self.directions.basis
+        turn[n_latent:, n_direction:] = np.eye(n_free - n_direction)
+        covariance = (turn @ self.covariance @ turn.T).astype(np.float32)
+        covariance[:, :n_latent, :n_latent] += self.directions.rest.astype(np.float32)
+        return covariance
 
     def result(self):
         n = len(self.z)
@@ -453,9 +478,10 @@ class _Problem:
             templates=self.templates,
             fluxes=self.flux,
             network_fluxes=self.network_flux,
-            latents=self.z,
+            latents=self.directions.latents(self.z),
+            novelty=(self.z**2).mean(axis=1),
             shifts=self.shift,
-            covariance=self.covariance,
+            covariance=self._latent_covariance(),
             chi2=chi2,
             iterations=self.iterations,
             converged=self.converged,
