@@ -30,7 +30,9 @@ NAMESPACE = "import pkgutil\n\n__path__ = pkgutil.extend_path(__path__, __name__
 # Who may import whom. Science rooms, in doc/design.md's order: each may use those left of it.
 COMMON = {"errors", "files", "paths", "version"}
 SCIENCE = ("survey", "galaxies", "simulation", "network", "deblending", "measurement", "evaluation")
-SCIENCE_LIBRARIES = {"astropy", "galsim", "h5py", "keras", "numpy", "photutils", "safetensors", "scipy"}
+SCIENCE_LIBRARIES = {
+    "astropy", "galsim", "h5py", "keras", "numpy", "photutils", "safetensors", "scipy", "threadpoolctl",
+}  # fmt: skip
 # Beyond those: the survey's source of LSST's numbers, the backends, and figures.
 EXTRA_LIBRARIES = {
     "survey": {"surveycodex"},
