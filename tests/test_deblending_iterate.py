@@ -35,10 +35,15 @@ class KnownNetwork:
         self.bands = tuple(bands)
         self.package = SimpleNamespace(name="known", card={"noise": [1.0] * len(bands)})
 
+    def decode(self, latents, noise, batch_size=256, psfs=None):
+        models = np.broadcast_to(
+            100 * gaussian((64, 64), 31.5, 31.5), (len(latents), len(self.bands), 64, 64)
+        )
+        return models.astype("f4")
+
     def deblend(self, images, noise, batch_size=256, psfs=None):
-        n = len(images)
-        models = np.broadcast_to(100 * gaussian((64, 64), 31.5, 31.5), (n, len(self.bands), 64, 64))
-        return models.astype("f4"), np.zeros((n, 3), "f4"), np.ones((n, 3), "f4")
+        latents = np.zeros((len(images), 3), "f4")
+        return self.decode(latents, noise), latents, np.ones((len(images), 3), "f4")
 
 
 NETWORK = KnownNetwork()
@@ -251,6 +256,22 @@ def test_refinement_comes_once_after_the_last_pass(monkeypatch):
     solved.clear()
     run(*scene(PAIR))
     assert solved == [(0, False), (1, False), (2, False)]
+
+
+def test_no_source_is_encoded_twice_and_all_are_as_if_deblended_at_once():
+    class Counting(KnownNetwork):
+        encoded = 0
+
+        def deblend(self, images, *args):
+            Counting.encoded += len(images)
+            return super().deblend(images, *args)
+
+    cube, variance = scene(PAIR)
+    found = run(cube, variance, Counting())
+    assert found.detection_pass.tolist() == [1, 2] and Counting.encoded == 2
+    at_once = deblend_blend(cube, variance, found.centres, NETWORK, psfs=psfs(), settings=FREE)
+    for field in dataclasses.fields(at_once):
+        np.testing.assert_array_equal(getattr(found.deblended, field.name), getattr(at_once, field.name))
 
 
 def test_progress_is_told_of_every_pass():

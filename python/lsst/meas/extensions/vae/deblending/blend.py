@@ -160,7 +160,16 @@ class DeblendResult:
 
 
 def deblend_blend(
-    images, variance, centres, network, *, bad=None, psfs=None, settings=DeblendSettings(), progress=None
+    images,
+    variance,
+    centres,
+    network,
+    *,
+    bad=None,
+    psfs=None,
+    settings=DeblendSettings(),  # noqa: B008  it is frozen
+    known=None,
+    progress=None,
 ):
     """Give every source of a cube its own model.
 
@@ -184,8 +193,12 @@ def deblend_blend(
         ``[n, 2]`` to ``[n, band, y, x]``. The survey's own by default.
     settings : `DeblendSettings`, optional
         Settings.
+    known : `DeblendResult`, optional
+        What an earlier call on the same cube, without refinement, made of the
+        first of these sources: they are not encoded again.
     progress : callable, optional
-        Called with the number of sources done and their total, each batch.
+        Called with the number of sources done and their total, each batch: of
+        the one pass, and of each round of refinement those that it visits.
 
     Returns
     -------
@@ -225,7 +238,10 @@ def deblend_blend(
         novelty=np.full(n, np.nan),
         noise=np.full((n, len(images)), np.nan, np.float32),
     )
-    for start in range(0, n, settings.batch_size):
+    n_known = 0 if known is None else len(known.failed)
+    for start in range(0, n_known, settings.batch_size):
+        _again(known, slice(start, min(start + settings.batch_size, n_known)), network, result, psfs, centres)
+    for start in range(n_known, n, settings.batch_size):
         index = np.flatnonzero(inside[start : start + settings.batch_size]) + start
         stamps = cut_stamps(images, variance, centres[index], size, good)
         _one_pass(stamps, index, network, settings, shape, result, psfs, centres)
@@ -235,7 +251,7 @@ def deblend_blend(
     if (settings.joint_fluxes or settings.refine) and done.size:
         _joint_fluxes(images, variance, good, done, settings, result)
     if settings.refine:
-        _refine(images, variance, good, done, centres, network, settings, result, psfs)
+        _refine(images, variance, good, done, centres, network, settings, result, psfs, progress)
     result.fluxes[done] = result.models[done].sum(axis=(2, 3), dtype=np.float64)
     if settings.n_samples:
         result.draws = np.full(n, None)
@@ -271,6 +287,17 @@ def _one_pass(stamps, index, network, settings, shape, result, psfs, centres):
     result.models[index[result.failed[index]]] = np.nan
 
 
+def _again(known, part, network, result, psfs, centres):
+    """Put known sources into ``result``, with the network's own fluxes."""
+    told = "origins", "latent_mean", "latent_sigma", "coverage", "missing_bands", "edge", "failed", "noise"
+    for name in told:
+        getattr(result, name)[part] = getattr(known, name)[part]
+    index = np.arange(part.start, part.stop)[~known.failed[part]]
+    seen = psfs(centres[index]) if callable(psfs) else psfs
+    if index.size:
+        result.models[index] = network.decode(known.latent_mean[index], known.noise[index], len(index), seen)
+
+
 def _weights(variance, good):
     """Inverse variances, 0 where a pixel is not good."""
     return np.where(good, 1.0 / np.where(good, variance, 1.0), 0.0)
@@ -294,7 +321,7 @@ def _joint_fluxes(images, variance, good, done, settings, result):
         result.flux_errors[done, band] = np.abs(flux) * error
 
 
-def _refine(images, variance, good, done, centres, network, settings, result, psfs):
+def _refine(images, variance, good, done, centres, network, settings, result, psfs, progress):
     n = len(result.failed)
     result.chi2 = np.full(n, np.nan)
     result.iterations, result.converged = np.zeros(n, np.int64), np.zeros(n, bool)
@@ -321,6 +348,7 @@ def _refine(images, variance, good, done, centres, network, settings, result, ps
         prior_width=settings.prior_width,
         flux_tie=settings.flux_tie,
         max_steps=settings.max_steps,
+        progress=progress,
     )
     templates = refined.templates[:, network.architecture.template_of_band]
     result.models[done] = templates * refined.fluxes.astype(np.float32)[:, :, None, None]

@@ -22,7 +22,7 @@ from ..simulation.detection import detect, effective_area
 from .blend import DeblendResult, DeblendSettings, deblend_blend
 from .stamps import check_cube
 
-__all__ = ["FieldResult", "IterationSettings", "deblend_field"]
+__all__ = ["FieldResult", "IterationSettings", "deblend_field", "middle_psfs", "new_peaks"]
 
 # Light that models miss: how far it lies about a source (scale of (1 + r^2 / scale^2)^-1.5, in FWHM of
 # the PSF), and how far at most [pixel]. Galaxies' wings reach beyond stamps, and fall off as slowly.
@@ -161,7 +161,7 @@ def deblend_field(
     """
     images, variance, good = check_cube(images, variance, bad)
 
-    def solve(centres, solve_settings):
+    def solve(centres, solve_settings, known=None):
         return deblend_blend(
             images,
             variance,
@@ -170,41 +170,91 @@ def deblend_field(
             bad=bad,
             psfs=psfs,
             settings=solve_settings,
+            known=known,
             progress=progress if len(centres) else None,
         )
 
     quick = replace(deblend_settings, refine=False)
     result = solve(np.zeros((0, 2)), quick)  # which checks all shapes
-    # Bands without data would only raise the threshold.
-    seen = good.any(axis=(1, 2))
-    psf = _middle_psfs(psfs, network, images.shape[1:])[seen]
+    psf = middle_psfs(psfs, network, images.shape[1:])
     found, passes, stopped = np.zeros((0, 3)), [], "max_passes"
     for number in range(1, settings.max_passes + 1):
-        new = np.zeros((0, 3))
-        if seen.any():
-            cube, noise2 = images[seen], variance[seen]
-            if len(found):
-                scene = result.scene(images.shape)[seen]
-                cube, noise2 = cube - scene, _with_model_error(noise2, scene, psf, settings.model_error)
-            new = _peaks(cube, noise2, psf, good[seen], _of_bands(saturated, seen), settings)
-        if len(found):
-            new = new[_apart(new, found, images.shape[1:], _fwhm(psf), settings)]
+        scene = result.scene(images.shape) if len(found) else None
+        new = new_peaks(images, variance, good, psf, scene, found[:, :2], settings, saturated)
         if not len(new):
             stopped = "nothing new"
             break
         found, passes = np.concatenate([found, new]), passes + [number] * len(new)
-        del result  # before there is another: models rule the memory
-        result = solve(found[:, :2], quick)
+        # Models rule the memory, and are drawn again.
+        result.models = None
+        result = solve(found[:, :2], quick, result)
     if deblend_settings.refine:
-        del result
-        result = solve(found[:, :2], deblend_settings)
+        result.models = None
+        result = solve(found[:, :2], deblend_settings, result)
     return FieldResult(
         result, found[:, :2].copy(), np.array(passes, np.int64), found[:, 2].copy(), number, stopped
     )
 
 
-def _middle_psfs(psfs, network, shape):
-    """PSF images of odd sides, float64 ``[band, y, x]``, of the middle of a cube."""
+def new_peaks(images, variance, good, psfs, scene, known, settings, saturated=None):
+    """Sources that stand out of a cube, or of what models leave of it.
+
+    Parameters
+    ----------
+    images, variance : `numpy.ndarray`, ``[band, y, x]``
+        Background-subtracted pixels and their variance.
+    good : `numpy.ndarray` of `bool`, ``[band, y, x]``
+        Pixels to use.
+    psfs : `numpy.ndarray`, ``[band, y, x]``
+        PSF images; see `middle_psfs`.
+    scene : `numpy.ndarray`, ``[band, y, x]``, or `None`
+        Sum of the models of the known sources; `None` if there are none.
+    known : `numpy.ndarray`, ``[n, 2]``
+        Their y and x [pixel].
+    settings : `IterationSettings`
+        Settings.
+    saturated : array-like of `bool`, optional
+        As `deblend_field` takes it.
+
+    Returns
+    -------
+    peaks : `numpy.ndarray`, float64 ``[m, 3]``
+        y, x and SNR.
+    """
+    # Bands without data would only raise the threshold.
+    seen = good.any(axis=(1, 2))
+    if not seen.any():
+        return np.zeros((0, 3))
+    cube, noise2, psf = images[seen], variance[seen], psfs[seen]
+    if scene is not None:
+        cube = cube - scene[seen]
+        noise2 = _with_model_error(noise2, scene[seen], psf, settings.model_error)
+    new = _peaks(cube, noise2, psf, good[seen], _of_bands(saturated, seen), settings)
+    return new[_apart(new, known, images.shape[1:], _fwhm(psf), settings)] if len(known) else new
+
+
+def middle_psfs(psfs, network, shape):
+    """PSF images in the middle of a cube.
+
+    Parameters
+    ----------
+    psfs : array-like, callable or `None`
+        As `deblend_field` takes them.
+    network : `~..network.model.Network`
+        Whose PSFs stand in for `None`.
+    shape : sequence of `int`
+        Height and width of the cube.
+
+    Returns
+    -------
+    psfs : `numpy.ndarray`, float64 ``[band, y, x]``
+        Of odd sides.
+
+    Raises
+    ------
+    ImageError
+        Raised if the shape is wrong.
+    """
     if psfs is None:
         return network.own_psfs()
     if callable(psfs):

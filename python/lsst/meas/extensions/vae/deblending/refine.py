@@ -143,6 +143,7 @@ def refine(
     flux_tie=0.0,
     max_steps=4,
     tolerance=0.5,
+    progress=None,
 ):
     """Maximise the joint posterior of all sources of a cube, from the encoder's answer on.
 
@@ -172,6 +173,8 @@ def refine(
         How often each source is visited at most.
     tolerance : `float`, optional
         A source is left alone once neither it nor a neighbour gains so much in -2 ln(posterior).
+    progress : callable, optional
+        Called with the number of sources visited in this round and of those to visit, each batch.
 
     Returns
     -------
@@ -182,7 +185,7 @@ def refine(
     problem = _Problem(*told, prior_width, flux_tie, tolerance)
     # Small matrices: threads would wait for each other, ten times longer than one takes.
     with _controller().limit(limits=1, user_api="blas"):
-        _visit(problem, centres, max_steps, tolerance)
+        _visit(problem, centres, max_steps, tolerance, progress)
     return problem.result()
 
 
@@ -191,20 +194,23 @@ def _controller():
     return ThreadpoolController()
 
 
-def _visit(problem, centres, max_steps, tolerance):
+def _visit(problem, centres, max_steps, tolerance, progress):
     """Improve all sources of a `_Problem` in turn, until none gains."""
     n = len(centres)
     near = neighbours(centres)
     colour = colours(near)
     active = np.ones(n, bool)
     for _ in range(max_steps):
-        gained = np.zeros(n, bool)
+        gained, visited = np.zeros(n, bool), 0
         for number in range(colour.max(initial=-1) + 1):
             turn = np.flatnonzero(active & (colour == number))
             for start in range(0, len(turn), _BATCH):
                 index = turn[start : start + _BATCH]
                 gain, undecided = problem.improve(index)
                 gained[index] = (gain > tolerance) | undecided
+                visited += len(index)
+                if progress is not None:
+                    progress(visited, int(active.sum()))
         problem.converged[active & ~gained] = True
         problem.converged[gained] = False
         active = np.array([gained[found].any() for found in near], bool)
