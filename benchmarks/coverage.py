@@ -40,7 +40,7 @@ def main():
         sample = sample.select(range(min(args.scenes, sample.n_scenes)))
         errors[split] = posterior_errors(sample, network, args.scenes, n_samples=args.draws)
     floors = fit_floors(errors["validation"])
-    print(f"{network.package.name}: floors of shape {floors['shape']}, of flux {floors['flux']}")
+    print(f"{network.package.name}: {', '.join(f'{name} {value:g}' for name, value in floors.items())}")
     print(f"{'SNR':<14}{'split':<12}{'n':>5}{'e 68 %':>9}{'e 95 %':>9}{'mag 68 %':>10}{'mag 95 %':>10}")
     for low, high in SNR:
         for split, table in errors.items():

@@ -23,7 +23,7 @@ TRUTH = np.array([0.2, -0.1, np.log(3.0), np.log(4e3)])
 class Network(ToyNetwork):
     bands = ("g", "r")
     package = SimpleNamespace(name="toy")
-    floors = {"shape": 0.0, "flux": 0.0}
+    floors = {"shape": 0.0, "flux": 0.0, "shape_scale": 1.0, "flux_scale": 1.0}
 
 
 def deblended(seed=0, network=None):
@@ -82,7 +82,7 @@ def half(values):
 
 def test_floors_of_the_card_are_added_to_shapes_and_alike_to_all_fluxes(narrow_psf):
     class Uncertain(Network):
-        floors = {"shape": 0.05, "flux": 0.2}
+        floors = {**Network.floors, "shape": 0.05, "flux": 0.2}
 
     result = deblended()
     plain, floored = (draw_posterior(result, 0, network, 400, seed=2) for network in (Network(), Uncertain()))
@@ -92,6 +92,17 @@ def test_floors_of_the_card_are_added_to_shapes_and_alike_to_all_fluxes(narrow_p
     colour = floored.magnitudes()
     own = plain.magnitudes()
     np.testing.assert_allclose(np.std(colour[:, 0] - colour[:, 1]), np.std(own[:, 0] - own[:, 1]), rtol=0.15)
+
+
+def test_scales_of_the_card_widen_latents_and_fluxes_each_by_its_own():
+    class Wider(Network):
+        floors = {**Network.floors, "shape_scale": 2.0, "flux_scale": 1.5}
+
+    result = deblended()
+    plain, wide = (draw_posterior(result, 0, network, 4000, seed=2) for network in (Network(), Wider()))
+    np.testing.assert_allclose(wide.latents.std(axis=0), 2.0 * plain.latents.std(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(wide.fluxes.std(axis=0), 1.5 * plain.fluxes.std(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(np.mean(wide.latents, axis=0), result.latent_mean[0], atol=0.1)
 
 
 def test_shifts_move_the_shapes_where_latents_do_not_tell_them():

@@ -64,11 +64,26 @@ def test_the_floors_that_were_left_out_are_found_and_mend_the_coverage():
     )
 
 
-def test_where_intervals_are_wide_enough_there_is_no_floor():
-    errors = made_up(2000, 0, 0)
-    errors["e1_error"] *= 0.5
-    errors["e2_error"] *= 0.5
-    assert fit_floors(errors)["shape"] == 0.0
+@pytest.mark.parametrize("scale", [0.7, 1.6])
+def test_intervals_that_are_too_wide_or_too_narrow_everywhere_are_scaled(scale):
+    errors = made_up(20_000, 0, 0)
+    errors["e1_error"] *= scale
+    errors["e2_error"] *= scale
+    floors = fit_floors(errors)
+    assert floors["shape_scale"] == pytest.approx(scale, rel=0.06) and floors["shape"] < 0.01
+    assert floors["flux_scale"] == pytest.approx(1.0, rel=0.06)
+
+
+def test_scales_and_floors_together_hold_for_faint_and_bright_ones():
+    errors = made_up(20_000, 0.02, 0.02)
+    faint = errors["e1_sigma"] > np.median(errors["e1_sigma"])
+    for name in ("e1_error", "e2_error"):
+        errors[name][faint] *= 1.4
+    floors = fit_floors(errors)
+    assert coverage(errors, floors)["e_68"] == pytest.approx(0.683, abs=0.005)
+    for part in (errors[faint], errors[~faint]):
+        alone = {**fit_floors(errors), "shape_scale": 1.0, "shape": 0.0}
+        assert abs(coverage(part, floors)["e_68"] - 0.683) < abs(coverage(part, alone)["e_68"] - 0.683)
 
 
 def test_coverage_can_be_told_by_signal_to_noise_and_leaves_out_what_was_not_measured():

@@ -15,6 +15,10 @@ from .command import runCommand
 from .errors import RepositoryError
 
 
+# What a card holds of the errors of posteriors; see `~.network.model.Network.floors`.
+FLOORS = "shape", "flux", "shape_scale", "flux_scale"
+
+
 def makeParser() -> argparse.ArgumentParser:
     """Make the argument parser of ``bin/releaseModel.py``."""
     parser = argparse.ArgumentParser(
@@ -31,10 +35,10 @@ def makeParser() -> argparse.ArgumentParser:
     add("--name", metavar="NAME", help="name of the package [the file's]")
     add(
         "--floors",
-        nargs=2,
+        nargs=len(FLOORS),
         type=float,
-        metavar=("SHAPE", "FLUX"),
-        help="errors of shapes and fluxes that posteriors add, as benchmarks/coverage.py tells them",
+        metavar=tuple(name.upper() for name in FLOORS),
+        help="errors that posteriors add, and how much they are widened, as benchmarks/coverage.py tells",
     )
     return parser
 
@@ -110,7 +114,7 @@ def _run(args) -> int:
     name = args.name or Path(args.output).name.removesuffix(suffix)
     card = {**package.card, "name": name, "measured": measuredErrors(summary)}
     if args.floors:
-        card["posterior_floors"] = dict(zip(("shape", "flux"), args.floors, strict=True))
+        card["posterior_floors"] = dict(zip(FLOORS, args.floors, strict=True))
     path = dataclasses.replace(package, card=card).save(args.output)
     print(
         f"{path} is written: {name}, {path.stat().st_size / 2**20:.1f} MiB, with {len(summary)} measured rows"

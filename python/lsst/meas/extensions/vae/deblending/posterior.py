@@ -8,7 +8,8 @@ After refinement, the posterior of latents, shift and fluxes is the Gaussian who
 at the maximum (Laplace's approximation); after one pass, that of the encoder, with the fluxes' own errors.
 Neither knows what the decoder cannot draw: *floors*, fitted on scenes of the validation split and kept in the
 package's card, are added to ellipticities and fluxes.  Some galaxies are drawn far worse than most, so these
-errors have the tails of Student's t.
+errors have the tails of Student's t.  Nor does the curvature know how neighbours' errors go along with a
+source's own: after refinement the card's *scales* widen it.
 """
 
 from dataclasses import dataclass
@@ -164,6 +165,8 @@ def draw_posterior(result, index, network, n_samples, *, seed=0, psfs=None):
         mean = np.concatenate([latents, free_shift, fluxes])
         values, vectors = np.linalg.eigh(result.covariance[index].astype(float))
         spread = vectors * np.sqrt(np.maximum(values, 0.0))
+        spread[: -len(fluxes)] *= network.floors["shape_scale"]
+        spread[-len(fluxes) :] *= network.floors["flux_scale"]
         draws = mean + rng.normal(size=(n_samples, len(mean))) @ spread.T
         latents, fluxes = draws[:, : len(latents)], draws[:, -len(fluxes) :]
         if not network.knows_shifts:

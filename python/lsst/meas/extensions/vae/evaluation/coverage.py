@@ -23,6 +23,9 @@ __all__ = ["coverage", "fit_floors", "posterior_errors"]
 
 _MAG = 2.5 / np.log(10)
 
+# Scales that are tried, and groups of equal size by what is expected in which intervals ought to hold.
+_SCALES, _GROUPS = np.geomspace(0.5, 4.0, 61), 4
+
 
 def posterior_errors(sample, network, n_scenes, *, n_samples=100, settings=None, seed=0, progress=None):
     """Errors of targets, and what their posteriors say these are.
@@ -156,12 +159,16 @@ def _pulls(errors, floors, level=0):
         found = np.abs(error) / (sigma * np.interp(floor / sigma, grid, widths[level]))
         return found[np.isfinite(found)]
 
-    e = [pull(errors[f"e{i}_error"], errors[f"e{i}_sigma"], floors["shape"]) for i in (1, 2)]
-    return np.concatenate(e), pull(errors["mag_error"], errors["mag_sigma"], _MAG * floors["flux"])
+    scale = floors.get("shape_scale", 1.0), floors.get("flux_scale", 1.0)
+    e = [pull(errors[f"e{i}_error"], scale[0] * errors[f"e{i}_sigma"], floors["shape"]) for i in (1, 2)]
+    return np.concatenate(e), pull(errors["mag_error"], scale[1] * errors["mag_sigma"], _MAG * floors["flux"])
 
 
 def fit_floors(errors):
-    """The floors with which the 68.27 % intervals hold as many truths.
+    """The scales and floors with which the 68.27 % intervals hold as many truths.
+
+    With any scale there is a floor with which they do, over all targets; of these the one is taken with which
+    they hold most evenly for those with small and large errors.
 
     Parameters
     ----------
@@ -171,17 +178,29 @@ def fit_floors(errors):
     Returns
     -------
     floors : `dict` [`str`, `float`]
-        ``shape`` and ``flux``, as a card holds them; 0 where the intervals are wide enough.
+        ``shape`` and ``flux``, ``shape_scale`` and ``flux_scale``, as a card holds them.
     """
     floors = {}
-    for number, name in enumerate(("shape", "flux")):
+    for number, (name, column) in enumerate((("shape", "e1_sigma"), ("flux", "mag_sigma"))):
+        groups = [errors[part] for part in np.array_split(np.argsort(errors[column]), _GROUPS)]
 
-        def missing(floor, number=number):
-            pull = _pulls(errors, {"shape": floor, "flux": floor})[number]
-            return np.percentile(pull, 68.27) - 1
+        def pulls(table, floor, scale, number=number):
+            both = {"shape": floor, "flux": floor, "shape_scale": scale, "flux_scale": scale}
+            return _pulls(table, both)[number]
 
-        floors[name] = round(brentq(missing, 0.0, 1.0), 5) if missing(0.0) > 0 else 0.0
+        best = np.inf
+        for scale in _SCALES:
+            floor = _root(lambda floor, scale=scale: np.percentile(pulls(errors, floor, scale), 68.27) - 1)
+            held = [np.mean(pulls(group, floor, scale) < 1) for group in [errors, *groups]]
+            if (uneven := np.square(np.array(held) - 0.6827).sum()) < best:
+                best = uneven
+                floors |= {name: round(floor, 5), f"{name}_scale": round(float(scale), 3)}
     return floors
+
+
+def _root(missing):
+    """Where a falling function is zero, from 0 to 1."""
+    return brentq(missing, 0.0, 1.0) if missing(0.0) > 0 else 0.0
 
 
 def coverage(errors, floors, snr=(0, np.inf)):

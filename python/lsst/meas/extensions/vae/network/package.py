@@ -401,9 +401,9 @@ def _check_card(card):
         "posterior_floors": (
             "posterior_floors" not in card
             or isinstance(card["posterior_floors"], dict)
-            and set(card["posterior_floors"]) <= {"shape", "flux"}
-            and numbers(list(card["posterior_floors"].values()), -1e-12, 1),
-            "shape and flux, numbers from 0 to 1",
+            and set(card["posterior_floors"]) <= {"shape", "flux", "shape_scale", "flux_scale"}
+            and numbers(list(card["posterior_floors"].values()), -1e-12, 100),
+            "shape, flux, shape_scale and flux_scale, numbers from 0 to 100",
         ),
         "noise": (
             "noise" not in card or (numbers(card["noise"], 0, 1e30) and len(card["noise"]) == n),
