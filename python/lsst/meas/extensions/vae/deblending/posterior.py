@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ImageError
+from ..network import fourier
 from ..simulation.metrics import ksb_shear
-from .refine import shifted
 
 __all__ = ["PosteriorDraws", "draw_posterior", "floor_errors"]
 
@@ -88,7 +88,7 @@ class PosteriorDraws:
             drawn, _ = network.templates(self.latents[None, part], self._noise[None], self._transfer)
             images[part] = drawn[0, :, number]
             if not network.knows_shifts:
-                images[part] = shifted(images[part], self.shifts[part])
+                images[part] = fourier.shifted(images[part], self.shifts[part])
         return images
 
     def ellipticities(self, band, psf):

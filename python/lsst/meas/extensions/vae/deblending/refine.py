@@ -18,19 +18,17 @@ tell (see `~.directions`); where the PSF leaves nothing finer, they are taken of
 ones) only.
 """
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 from scipy.spatial import cKDTree
-from threadpoolctl import ThreadpoolController
 
-from ..network.observation import low_frequencies
+from ..network import fourier
+from ..network.threads import one_blas_thread
 from ..simulation.geometry import overlap
 from .directions import STEP, sensitive_directions
 
-__all__ = ["Refined", "colours", "neighbours", "refine", "shifted"]
+__all__ = ["Refined", "colours", "neighbours", "refine"]
 
 # Sources nearer than this share light, and are refined in turn [pixel].
 _REACH = 20.0
@@ -183,15 +181,9 @@ def refine(
     # In the order of its parameters.
     told = (images, weight, origins, centres, latents, fluxes, noise, network, psfs)
     problem = _Problem(*told, prior_width, flux_tie, tolerance)
-    # Small matrices: threads would wait for each other, ten times longer than one takes.
-    with _controller().limit(limits=1, user_api="blas"):
+    with one_blas_thread():
         _visit(problem, centres, max_steps, tolerance, progress)
     return problem.result()
-
-
-@functools.cache
-def _controller():
-    return ThreadpoolController()
 
 
 def _visit(problem, centres, max_steps, tolerance, progress):
@@ -282,7 +274,8 @@ class _Problem:
         latents = self.directions.latents(z)
         templates, fluxes = self.network.templates(latents, self.noise[index], transfer, coarse)
         if self.free_shift:
-            templates = shifted(templates, shift[:, None, None] / (self.coarseness if coarse else 1))
+            shift = shift[:, None, None] / (self.coarseness if coarse else 1)
+            templates = fourier.shifted(templates, shift)
         return templates, fluxes
 
     def _model(self, k):
@@ -380,18 +373,14 @@ class _Problem:
         templates /= STEP
         flux_slope = (fluxes[:, 1:] - fluxes[:, :1]) / STEP
         if self.free_shift:
-            slopes = _shift_slopes(drawn[:, 0]) / self.coarseness
-            templates = np.concatenate([templates, slopes], axis=1)
+            slopes = fourier.slopes(drawn[:, 0]) / self.coarseness
+            templates = np.concatenate([templates, slopes.swapaxes(0, 1)], axis=1)
         shape = (m, n_latent + 2 * self.free_shift, templates.shape[2], -1)
         return templates.reshape(shape), flux_slope
 
     def _coarse(self, stamps):
-        """What coarse derivatives see of stamps: every other pixel of their low frequencies."""
-        if self.coarseness == 1:
-            return stamps
-        side = self.size // self.coarseness
-        spectra = low_frequencies(scipy.fft.rfft2(stamps), self.coarseness)
-        return scipy.fft.irfft2(spectra, s=(side, side))
+        """What coarse derivatives see of stamps."""
+        return stamps if self.coarseness == 1 else fourier.coarse(stamps, self.coarseness)
 
     def _blocks(self, weight):
         """Sums of weights over the pixels that a coarse one stands for."""
@@ -404,7 +393,7 @@ class _Problem:
         n_bands, n_latent = self.flux.shape[1], self.z.shape[1]
         hessian = np.zeros((m, n_free + n_bands, n_free + n_bands))
         flux = self.flux[index]
-        templates = self._coarse(self.templates[index]).reshape(m, n_templates, -1) / self.coarseness**2
+        templates = self._coarse(self.templates[index]).reshape(m, n_templates, -1)
         weight = self._blocks(weight).reshape(m, n_bands, -1)
         for number in range(n_templates):
             bands = np.flatnonzero(self.template_of_band == number)
@@ -434,8 +423,9 @@ class _Problem:
         z, shift, flux, templates, network_flux = state
         n_bands, n_latent = flux.shape[1], z.shape[1]
         gradient = np.zeros((m, n_free + n_bands))
-        weighted = self._coarse(weight * left).reshape(m, n_bands, n_pixels)
-        templates = self._coarse(templates).reshape(m, n_templates, n_pixels) / self.coarseness**2
+        # Each coarse pixel stands for several.
+        weighted = self.coarseness**2 * self._coarse(weight * left).reshape(m, n_bands, n_pixels)
+        templates = self._coarse(templates).reshape(m, n_templates, n_pixels)
         for number in range(n_templates):
             bands = np.flatnonzero(self.template_of_band == number)
             pulled = np.einsum("mb,mbp->mp", flux[:, bands].astype(np.float32), weighted[:, bands])
@@ -497,35 +487,3 @@ class _Problem:
 def _like(mask, array):
     """A mask ``[m]`` that broadcasts against an array ``[m, ...]``."""
     return mask.reshape(-1, *(1,) * (array.ndim - 1))
-
-
-def _frequencies(size):
-    return np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]
-
-
-def shifted(templates, shift):
-    """Move images by fractions of a pixel, by their Fourier transforms.
-
-    Parameters
-    ----------
-    templates : `numpy.ndarray`, ``[..., y, x]``
-    shift : `numpy.ndarray`, ``[..., 2]``
-        Along y and x [pixel]; leading axes that go with the images'.
-
-    Returns
-    -------
-    moved : `numpy.ndarray`, float32 ``[..., y, x]``
-    """
-    size = templates.shape[-1]
-    fy, fx = _frequencies(size)
-    turn = np.exp(-2j * np.pi * (fy * shift[..., 0, None, None] + fx * shift[..., 1, None, None]))
-    spectra = scipy.fft.rfft2(templates) * turn.astype(np.complex64)
-    return scipy.fft.irfft2(spectra, s=(size, size)).astype(np.float32, copy=False)
-
-
-def _shift_slopes(templates):
-    """Slopes along y and x: ``[m, 2, template, y, x]``."""
-    size = templates.shape[-1]
-    spectra = -2j * np.pi * scipy.fft.rfft2(templates)
-    slopes = [scipy.fft.irfft2(f.astype(np.float32) * spectra, s=(size, size)) for f in _frequencies(size)]
-    return np.stack(slopes, axis=1).astype(np.float32, copy=False)
