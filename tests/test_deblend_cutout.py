@@ -95,6 +95,20 @@ def test_centres_bad_pixels_and_band_zero_points_of_the_file_are_used(tmp_path):
     assert len(sources) == 1 and np.ma.getmaskarray(sources["flux_err_r"]).all()
 
 
+def test_pixels_of_another_size_are_resampled_and_models_brought_back(tmp_path, caplog):
+    path = write(tmp_path / "c.fits", header={"PIXSCALE": 0.26})
+    assert main([str(path)]) == 0 and "Pixels have 0.26 arcsec" in caplog.text
+    with fits.open(tmp_path / "c.deblended.fits") as hdus:
+        sources, models = Table(hdus["SOURCES"].data), hdus["MODELS"].data
+        residual = hdus["RESIDUAL"].data
+    order = np.argsort(sources["x"])
+    np.testing.assert_allclose(sources["x"][order], [40.1, 58.3], atol=0.5)
+    assert models.shape == (2, 3, 52, 52) and residual.shape == (3, 96, 104)
+    np.testing.assert_allclose(sources["flux_r"][order], [1200, 600], rtol=0.25)
+    heart = np.s_[:, 35:53, 35:64]
+    assert abs(residual[heart]).sum() < 0.3 * abs(scene()[heart]).sum()
+
+
 def test_a_wcs_tells_the_pixel_scale(tmp_path):
     wcs = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CD1_1": -0.168 / 3600, "CD2_2": 0.168 / 3600}
     path = write(tmp_path / "c.fits", header={"PIXSCALE": "", **wcs})
@@ -106,7 +120,7 @@ def test_a_wcs_tells_the_pixel_scale(tmp_path):
     [
         (dict(header={"BANDS": "g,r"}), "names of its 3 bands"),
         (dict(header={"BANDS": "g,r,K"}), "no band 'K'"),
-        (dict(header={"PIXSCALE": 0.168}), "0.168 arcsec a pixel"),
+        (dict(header={"PIXSCALE": 0.05}), "0.05 arcsec a pixel"),
         (dict(header={"ZEROPNT": "high"}), "zero points are"),
         (dict(VARIANCE=None), "no HDU VARIANCE"),
         (dict(VARIANCE=fits.ImageHDU(np.ones((3, 5, 5), "f4"))), "Variance has shape"),

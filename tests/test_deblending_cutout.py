@@ -95,7 +95,15 @@ def test_conditional_models_get_the_users_psfs_in_their_own_order(cutout):
         deblend=answer,
         own_psfs=lambda: own,
         architecture=SimpleNamespace(conditional=True, normalisation="noise"),
-        package=SimpleNamespace(name="told", card={"pixel_scale": [0.2] * 3, "image_unit": "nJy"}),
+        package=SimpleNamespace(
+            name="told",
+            card={
+                "pixel_scale": [0.2] * 3,
+                "image_unit": "nJy",
+                "psf": [{"kind": "gaussian", "fwhm": 0.8, "beta": None}] * 3,
+                "psf_fwhm_range": [[0.3, 9.0]] * 3,
+            },
+        ),
     )
     kernels = np.arange(2 * 41 * 71.0).reshape(2, 41, 71)
     settings = DeblendSettings(joint_fluxes=False)
@@ -125,7 +133,7 @@ def test_centres_are_pairs(network, cutout, wrong):
         ({"bands": "ugriz"}, "6 images and 5 bands"),
         ({"bands": "ugrizK"}, "no band 'K'"),
         ({"bands": "uugriz"}, "'u' is given twice"),
-        ({"pixel_scale": 0.168}, "0.168 arcsec a pixel.*takes 0.2"),
+        ({"pixel_scale": 0.05}, "0.05 arcsec a pixel.*takes 0.2"),
         ({"pixel_scale": float("nan")}, "nan arcsec"),
         ({"zero_point": float("inf")}, "zero_point is"),
         ({"variance": np.ones((6, 3, 3))}, "variances"),

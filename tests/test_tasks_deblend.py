@@ -196,9 +196,9 @@ def test_a_band_that_the_exposure_lacks_is_flagged_and_guessed():
     assert all(np.isfinite(source.image).all() for source in result.scarletModelData)
 
 
-def test_a_wrong_pixel_scale_is_refused_with_both_values():
-    exposure, merged = make_inputs(metadata={"PIXSCALE": 0.168})
-    with pytest.raises(ImageError, match="0.168 arcsec a pixel.*takes 0.2"):
+def test_a_pixel_scale_too_far_off_is_refused_with_both_values():
+    exposure, merged = make_inputs(metadata={"PIXSCALE": 0.03})
+    with pytest.raises(ImageError, match="0.03 arcsec a pixel.*takes 0.2"):
         make_task().run(exposure, None, merged)
 
 
@@ -254,12 +254,12 @@ def test_masked_pixels_do_not_enter_the_goodness_of_fit():
 def test_a_psf_that_differs_is_flagged():
     exposure, merged = make_inputs()
     assert not make_task().run(exposure, None, merged).deblendedCatalog["deblend_vae_psfMismatch"].any()
-    task = make_task()
-    task._network = KnownNetwork()
-    wide = [{"kind": "gaussian", "fwhm": 1.5 * FWHM, "beta": None}] * 2
-    card = dict(KnownNetwork.package.card, psf=wide)
-    task._network.package = SimpleNamespace(name="known", bands=BANDS, card=card)
-    assert task.run(exposure, None, merged).deblendedCatalog["deblend_vae_psfMismatch"].all()
+    for width, homogenise in ((0.7, True), (1.5, False)):
+        task = make_task(homogenisePsf=homogenise)
+        psf = [{"kind": "gaussian", "fwhm": width * FWHM, "beta": None}] * 2
+        card = dict(KnownNetwork.package.card, psf=psf)
+        task._network.package = SimpleNamespace(name="known", bands=BANDS, card=card)
+        assert task.run(exposure, None, merged).deblendedCatalog["deblend_vae_psfMismatch"].all()
 
 
 def test_no_sources_mean_no_work():

@@ -10,7 +10,8 @@ The file has these HDUs, by name:
     Cube ``[band, y, x]``, background-subtracted. Its header has ``BANDS``
     (such as ``g,r,i``), and ``ZEROPNT``, the AB magnitude of one unit, or
     ``ZEROPNT1``, ``ZEROPNT2``, ... of each band; without them pixels are in
-    the model's own unit. ``PIXSCALE`` [arcsec] or a WCS tell the pixel scale.
+    the model's own unit. ``PIXSCALE`` [arcsec] or a WCS tell the pixel scale;
+    other pixels than the model's are resampled, and models brought back.
 ``VARIANCE``
     Cube of the same shape.
 ``PSF``, optional
@@ -281,11 +282,16 @@ def _centres(hdu, path):
 
 
 def _detected(cutout, network, threshold):
+    from .network.package import psf_models
     from .simulation.detection import detect
 
     psfs = cutout.psfs
     if psfs is None:
-        psfs = network.own_psfs()[[network.bands.index(band) for band in cutout.bands]]
+        card, size = network.package.card, network.stamp_size - 1
+        of_band = dict(zip(network.bands, zip(psf_models(card), card["pixel_scale"]), strict=True))
+        psfs = [
+            of_band[band][0].kernel(cutout.pixel_scale or of_band[band][1], size) for band in cutout.bands
+        ]
     found = detect(cutout.images, cutout.variance, psfs, mask=cutout.bad, threshold=threshold)
     return np.array([(peak.y, peak.x) for parent in found.parents for peak in parent.peaks]).reshape(-1, 2)
 

@@ -18,11 +18,12 @@ from lsst.utils.timer import timeMethod
 from .afw.adapters import fromCellCoadds
 from .config import Config, Field, toPexConfig
 from .deblending.blend import DeblendSettings, deblend_blend
+from .deblending.matching import match_images
 from .deblending.stamps import check_cube
 from .deblendingCatalogs import Deblended, collect
 from .deblendingParents import deblendCatching, planParents
 from .deblendingSchema import Schemas
-from .exposureChecks import ExposurePsfs, checkPixelScale, selectBands
+from .exposureChecks import ExposurePsfs, depthMismatch, pixelRatio, psfsAt, selectBands
 from .heavyFootprints import updateCatalogFootprints
 from .vaeTask import SHARD, LoggedProgress, VaeTask, connection
 
@@ -88,12 +89,34 @@ class DeblendVaeConfig(Config):
     )
     referenceBand: str = Field("r", description="Band of the single-band columns; the first if it is absent.")
     pixelScaleTolerance: float = Field(
-        0.01, gt=0, description="Largest relative difference of the pixel scale."
+        0.01,
+        gt=0,
+        description="Relative difference of the pixel scale from the model's beyond which pixels are "
+        "resampled, and models brought back.",
+    )
+    maxPixelScaleRatio: float = Field(
+        2.0,
+        ge=1,
+        le=4,
+        description="How much larger or smaller than the model's the pixels may be; an exposure beyond is "
+        "refused. 1 to refuse all others.",
     )
     psfTolerance: float = Field(
         0.1,
         gt=0,
-        description="Relative difference of the PSF's width from the model's beyond which it is flagged.",
+        description="Relative difference of the PSF's width, or of an axis by its ellipticity, beyond what "
+        "the model takes, from which on it is homogenised or flagged.",
+    )
+    homogenisePsf: bool = Field(
+        True,
+        description="Widen a PSF that is sharper than the model takes, to the sharpest that it does take?  "
+        "Models are sharpened again.  One that is too wide is flagged.",
+    )
+    depthTolerance: float = Field(
+        0.25,
+        ge=0,
+        description="Relative difference of the noise, beyond that of the model's training, from which on "
+        "objects are flagged.",
     )
     backgroundThresh: float = Field(
         1.0,
@@ -281,7 +304,7 @@ class DeblendVaeTask(VaeTask):
         lsst.pipe.base.NoWorkFound
             Raised if there is no source at all.
         ImageError
-            Raised if a band or the pixel scale does not suit the model.
+            Raised if a band does not suit the model, or the pixel scale is too far off to be resampled.
         """
         return self.deblend(mExposure, mDeconvolved, None, mergedSources)
 
@@ -310,7 +333,8 @@ class DeblendVaeTask(VaeTask):
             schema = parentCatalog.schema
             self._schemas = Schemas(type(schema)(schema), _peakSchema(parentCatalog))
         cubes, missing = selectBands(mExposure, self.network, self.log)
-        checkPixelScale(mExposure, self.network, self.settings.pixelScaleTolerance, self.log)
+        good = check_cube(cubes.images, cubes.variance, self._bad(cubes))[2]
+        matched = self._matched(mExposure, cubes, good)
         present = [k for k, band in enumerate(cubes.bands) if band not in missing]
         jobs = planParents(parentCatalog, cubes, self.settings, present, self.log)
         todo = [job for job in jobs if not job.skip]
@@ -325,8 +349,14 @@ class DeblendVaeTask(VaeTask):
             sum(job.lost for job in jobs),
         )
         started = time.perf_counter()
-        psfs = ExposurePsfs(cubes, self.network, self.settings.psfTolerance, self.log)
-        result = self._deblendPeaks(cubes, todo, peaks, psfs)
+        psfs = ExposurePsfs(cubes, self.network, self.settings.psfTolerance, self.log, matched)
+        x0, y0 = cubes.xy0
+        centres = np.array([(peak.getFy() - y0, peak.getFx() - x0) for peak in peaks]).reshape(-1, 2)
+        result = self._deblendPeaks(matched, todo, centres, psfs)
+        off = None
+        if result is not None:
+            off = depthMismatch(result.noise, self.network, self.settings.depthTolerance)
+        result = matched.restored(result, centres)
         psfs.warn()
         seconds = time.perf_counter() - started
         self.metadata["nSources"] = len(peaks)
@@ -337,8 +367,10 @@ class DeblendVaeTask(VaeTask):
         modelData = self._modelData(cubes, reference)
         found = Deblended(
             cubes=cubes,
-            good=check_cube(cubes.images, cubes.variance, self._bad(cubes))[2],
+            good=good,
+            matched=matched,
             result=result,
+            depthMismatch=off,
             scene=None if result is None else result.scene(cubes.images.shape),
             bands=bands,
             reference=bands.index(reference),
@@ -365,18 +397,33 @@ class DeblendVaeTask(VaeTask):
             objectParents=parents,
         )
 
-    def _deblendPeaks(self, cubes, jobs, peaks, psfs):
-        x0, y0 = cubes.xy0
-        centres = np.array([(peak.getFy() - y0, peak.getFx() - x0) for peak in peaks]).reshape(-1, 2)
-        settings, bad = self.settings, self._bad(cubes)
+    def _matched(self, mExposure, cubes, good):
+        """The exposure in the network's pixels, and with a PSF that it takes."""
+        settings = self.settings
+        tolerances = settings.pixelScaleTolerance, settings.maxPixelScaleRatio
+        ratio = pixelRatio(mExposure, self.network, *tolerances, self.log)
+        return match_images(
+            cubes.images,
+            cubes.variance,
+            good,
+            self.network,
+            psfsAt(cubes, self.log),
+            ratio=ratio,
+            homogenise=settings.homogenisePsf,
+            psf_tolerance=settings.psfTolerance,
+            log=self.log,
+        )
+
+    def _deblendPeaks(self, matched, jobs, centres, psfs):
+        settings, centres = self.settings, matched.places(centres)
 
         def deblend(part):
             return deblend_blend(
-                cubes.images,
-                cubes.variance,
+                matched.images,
+                matched.variance,
                 centres[part],
                 self.network,
-                bad=bad,
+                bad=~matched.good,
                 psfs=psfs if psfs.vary else None,
                 settings=DeblendSettings(
                     joint_fluxes=settings.jointFluxes,

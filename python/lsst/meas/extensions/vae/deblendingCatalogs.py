@@ -26,8 +26,13 @@ class Deblended:
         Pixels, in the network's bands.
     good : `numpy.ndarray` of `bool`, ``[band, y, x]``
         Those that can be used.
+    matched : `~.deblending.matching.MatchedImages`
+        The exposure as the network saw it.
     result : `~.deblending.DeblendResult` or `None`
-        Models of all peaks; `None` where nothing was deblended.
+        Models of all peaks, in the exposure's own pixels; `None` where
+        nothing was deblended.
+    depthMismatch : `numpy.ndarray` of `bool`, ``[n]``, or `None`
+        Peaks where the noise does not suit the network.
     scene : `numpy.ndarray`, ``[band, y, x]``, or `None`
         Sum of all models.
     bands : `tuple` [`str`]
@@ -50,7 +55,9 @@ class Deblended:
 
     cubes: Any
     good: np.ndarray
+    matched: Any
     result: Any
+    depthMismatch: np.ndarray | None
     scene: np.ndarray | None
     bands: tuple
     reference: int
@@ -60,6 +67,11 @@ class Deblended:
     nPeaks: int
     backgroundThresh: float
     noveltyLimit: float
+
+    def place(self, peak):
+        """y and x of a peak in the pixels that the network saw."""
+        x0, y0 = self.cubes.xy0
+        return tuple(self.matched.places(np.array([peak.getFy() - y0, peak.getFx() - x0])))
 
     def tried(self, job):
         """Were the peaks of a `~.deblendingParents.ParentJob` deblended, whether or not each got a model?"""

@@ -63,7 +63,25 @@ _OBJECT_FIELDS = (
         "Some band has no data here; its model is a guess from the others",
         "",
     ),
-    ("deblend_vae_psfMismatch", "Flag", "The PSF's width differs from the model's beyond the tolerance", ""),
+    (
+        "deblend_vae_psfMismatch",
+        "Flag",
+        "The PSF's width or ellipticity is beyond the model's, and homogenising did not mend it",
+        "",
+    ),
+    (
+        "deblend_vae_depthMismatch",
+        "Flag",
+        "The noise is beyond that of the model's training, in some band",
+        "",
+    ),
+    (
+        "deblend_vae_homogenised",
+        "Flag",
+        "Some band's PSF is sharper than the model takes: deblended with a wider one",
+        "",
+    ),
+    ("deblend_vae_resampled", "Flag", "Deblended on pixels of the model's size, not the image's own", ""),
     (
         "deblend_vae_latentSigma",
         "F",
@@ -237,7 +255,10 @@ def setObjectFields(record, job, k, found):
     record.set("deblend_blendId", 0 if job.isolated else job.record.getId())
     for name in ("blendNChild", "parentNPeaks", "parentNChild"):
         record.set(f"deblend_{name}", members)
-    record.set("deblend_vae_psfMismatch", found.psfs.mismatch((peak.getFy() - y0, peak.getFx() - x0)))
+    place = found.place(peak)
+    record.set("deblend_vae_psfMismatch", found.psfs.mismatch(place))
+    record.set("deblend_vae_homogenised", found.matched.homogenised(*place))
+    record.set("deblend_vae_resampled", found.matched.resampled)
     tried = found.tried(job)
     done = bool(tried and not result.failed[index])
     record.set("deblend_failed", not done)
@@ -247,13 +268,14 @@ def setObjectFields(record, job, k, found):
         return
     record.set("deblend_edgePixels", bool(result.edge[index]))
     record.set("deblend_nComponents", 1)
+    record.set("deblend_vae_depthMismatch", bool(found.depthMismatch[index]))
     record.set("deblend_vae_latentSigma", float(result.latent_sigma[index].mean()))
     record.set("deblend_vae_iterations", int(_refinement(result, "iterations", 0)[index]))
     record.set("deblend_vae_notConverged", not _refinement(result, "converged", True)[index])
     record.set("deblend_vae_novelty", float(result.novelty[index]))
     record.set("deblend_vae_outOfDistribution", bool(result.novelty[index] > found.noveltyLimit))
     if result.draws is not None:
-        _setErrors(record, found, result.draws[index], (peak.getFy() - y0, peak.getFx() - x0))
+        _setErrors(record, found, result.draws[index], place)
     model, flux = result.models[index], float(result.fluxes[index, found.reference])
     record.set("deblend_scarletFlux", flux)
     record.set("deblend_zeroFlux", not flux > 0)

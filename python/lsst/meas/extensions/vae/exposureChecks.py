@@ -2,9 +2,9 @@
 #
 # Copyright the meas_extensions_vae developers.
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Does an exposure suit a network?  Bands, units, pixel scale and PSF."""
+"""Does an exposure suit a network?  Bands, units, pixel scale, depth and PSF."""
 
-__all__ = ["ExposurePsfs", "checkPixelScale", "selectBands"]
+__all__ = ["ExposurePsfs", "depthMismatch", "pixelRatio", "psfsAt", "selectBands"]
 
 import contextlib
 import dataclasses
@@ -13,10 +13,11 @@ import numpy as np
 
 from .afw.adapters import asCubes, psfCube
 from .afw.multiband import IncompleteDataError
-from .deblending.cutout import check_pixel_scale
+from .deblending.matching import is_psf
+from .deblending.psf_range import PsfRange, noise_range
+from .deblending.resample import scale_ratio
 from .errors import ImageError
 from .network.observation import resized
-from .network.package import psf_models
 
 
 def selectBands(mExposure, network, log):
@@ -75,26 +76,43 @@ def selectBands(mExposure, network, log):
     return _reordered(cubes, order, wanted), missing
 
 
-def checkPixelScale(mExposure, network, tolerance, log):
-    """Compare the exposure's pixel scale with the network's.
+def pixelRatio(mExposure, network, tolerance, maxRatio, log):
+    """How much larger the exposure's pixels are than the network's.
 
     The scale is that of the WCS, or else of the metadata's ``PIXSCALE``
     [arcsec].
 
+    Parameters
+    ----------
+    mExposure : `~.afw.MultibandExposure` or afw's own
+        The exposure.
+    network : `~.network.model.Network`
+        The network.
+    tolerance : `float`
+        Largest relative difference that is none.
+    maxRatio : `float`
+        How much larger or smaller pixels may be.
+    log : `logging.Logger`
+        For a warning where nothing tells the scale.
+
+    Returns
+    -------
+    ratio : `float`
+        1 within the tolerance, or where nothing tells the scale.
+
     Raises
     ------
     ImageError
-        Raised if it differs, in any band, by more than the tolerance
-        (relative).
+        Raised if it is beyond ``maxRatio``, or no number.
     """
-    name = network.package.name
     scale = _pixelScale(mExposure)
     if scale is None:
         log.warning(
-            "The exposure has neither a WCS nor PIXSCALE: its pixels are taken to be those of model %r", name
+            "The exposure has neither a WCS nor PIXSCALE: its pixels are taken to be those of model %r",
+            network.package.name,
         )
-        return
-    check_pixel_scale(scale, network, tolerance, "exposure")
+        return 1.0
+    return scale_ratio(scale, network, tolerance, maxRatio, "exposure")
 
 
 def _pixelScale(mExposure):
@@ -112,13 +130,47 @@ def _pixelScale(mExposure):
         raise ImageError(f"PIXSCALE of the exposure is {value!r}: expected a number of arcsec") from None
 
 
+def psfsAt(cubes, log):
+    """The PSFs of an exposure by place.
+
+    Parameters
+    ----------
+    cubes : `~.afw.adapters.Cubes`
+        The exposure.
+    log : `logging.Logger`
+        For a warning, once, where it does not tell a PSF.
+
+    Returns
+    -------
+    psfsAt : callable
+        Gives, of y and x in the cubes [pixel], a `list` of PSF images
+        ``[y, x]``, one for each band: `None` where there is none, NaN of a
+        band that is missing.
+    """
+    warned = []
+
+    def psfs(y, x):
+        x0, y0 = cubes.xy0
+        try:
+            return list(cubes.psf(x0 + x, y0 + y))
+        except ImageError as error:
+            if not warned:
+                log.warning("No PSF to compare with the model's, which stands in: %s", error)
+            warned.append(True)
+            partial = isinstance(error, IncompleteDataError)
+            return _partial(error, cubes.bands) if partial else [None] * len(cubes.images)
+
+    return psfs
+
+
 class ExposurePsfs:
     """PSF images of an exposure where sources are, and whether they suit a network.
 
     A conditional network takes the PSF at each source, and suits all widths
-    that it was trained with. Any other knows one PSF, which that at the middle
-    of the exposure is compared with. Where the exposure does not tell the PSF
-    of one of its bands the network's own stands in, and does not suit.
+    and ellipticities that it was trained with. Any other knows one PSF, which
+    that at the middle of the exposure is compared with. Where the exposure
+    does not tell the PSF of one of its bands the network's own stands in, and
+    does not suit.
 
     Parameters
     ----------
@@ -127,28 +179,25 @@ class ExposurePsfs:
     network : `~.network.model.Network`
         The network.
     tolerance : `float`
-        Relative difference of the widths that suits.
+        Relative difference of the widths, or of an axis by its ellipticity,
+        that suits.
     log : `logging.Logger`
         For a warning.
+    matched : `~.deblending.matching.MatchedImages`, optional
+        The exposure as the network sees it, in whose pixels places then are.
     """
 
-    def __init__(self, cubes, network, tolerance, log):
-        self._cubes, self._tolerance, self._log = cubes, tolerance, log
-        card = network.package.card
+    def __init__(self, cubes, network, tolerance, log, matched=None):
+        self._psfsAt = psfsAt(cubes, log) if matched is None else matched.psfs
+        self._tolerance, self._log = tolerance, log
         self._name, self._off = network.package.name, {}
         self.vary = network.architecture.conditional
         """Are they wanted at each source?"""
-        self._own = psf_models(card)
-        ranges = card.get("psf_fwhm_range") or [(psf.fwhm, psf.fwhm) for psf in self._own]
-        self._limits = [
-            tuple(dataclasses.replace(psf, fwhm=fwhm) for fwhm in ends)
-            for psf, ends in zip(self._own, ranges, strict=True)
-        ]
-        self._scales, self._kernels, self._widths = card["pixel_scale"], {}, {}
-        self._size = network.stamp_size - 1
-        self._worst, self._warned = 0.0, False
+        self._range = PsfRange(network)
+        self._size, self._nBands = network.stamp_size - 1, len(cubes.images)
+        self._worst = 0.0
         if not self.vary:
-            ny, nx = cubes.images.shape[1:]
+            ny, nx = (cubes if matched is None else matched).images.shape[1:]
             self._middle = self._at(ny / 2, nx / 2)[1]
 
     def __call__(self, centres):
@@ -163,7 +212,7 @@ class ExposurePsfs:
         -------
         psfs : `numpy.ndarray`, float32 ``[n, band, y, x]``
         """
-        psfs = np.empty((len(centres), len(self._own), self._size, self._size), np.float32)
+        psfs = np.empty((len(centres), self._nBands, self._size, self._size), np.float32)
         for k, (y, x) in enumerate(centres):
             kernels, self._off[y, x] = self._at(y, x)
             for band, kernel in enumerate(kernels):
@@ -183,7 +232,7 @@ class ExposurePsfs:
         Returns
         -------
         psf : `numpy.ndarray`, ``[y, x]``
-            Holds NaN where the exposure cannot tell it.
+            The network's own where the exposure cannot tell it.
         """
         return self._at(*centre)[0][number]
 
@@ -207,8 +256,8 @@ class ExposurePsfs:
         """Tell, once all sources are done, if PSFs did not suit."""
         if self._worst > self._tolerance:
             self._log.warning(
-                "The PSF differs by %.0f %% in width from %s of model %r: objects are flagged "
-                "deblend_vae_psfMismatch",
+                "The PSF differs by %.0f %%, in width or in an axis, from %s of model %r: objects are "
+                "flagged deblend_vae_psfMismatch",
                 100 * self._worst,
                 "those" if self.vary else "that",
                 self._name,
@@ -216,46 +265,42 @@ class ExposurePsfs:
 
     def _at(self, y, x):
         """PSF images of all bands at a place, and whether one of them does not suit."""
-        x0, y0 = self._cubes.xy0
-        try:
-            found = self._cubes.psf(x0 + x, y0 + y)
-        except IncompleteDataError as error:
-            self._untold(error)
-            found = _partial(error, self._cubes.bands)
-        except ImageError as error:
-            self._untold(error)
-            found = [None] * len(self._own)
         kernels, worst, untold = [], 0.0, False
-        for band, kernel in enumerate(found):
+        for band, kernel in enumerate(self._psfsAt(y, x)):
             untold |= kernel is None
             # A kernel that could not be had is NaN: its band is missing.
-            if kernel is None or not (np.isfinite(kernel).all() and kernel.sum() > 0):
-                kernels.append(self._drawn(band, self._own[band], self._size))
+            if not is_psf(kernel):
+                kernels.append(self._range.own(band, self._size))
                 continue
             kernels.append(kernel)
-            width = _width(kernel)
-            low, high = (self._modelWidth(band, model, len(kernel)) for model in self._limits[band])
-            worst = max(worst, width / high - 1, 1 - width / low)
+            worst = max(worst, self._range.departure(band, kernel).worst)
         self._worst = max(self._worst, worst)
         return kernels, bool(untold or worst > self._tolerance)
 
-    def _untold(self, error):
-        """Tell once, not of every source, that there is no PSF."""
-        if not self._warned:
-            self._log.warning("No PSF to compare with the model's, which stands in: %s", error)
-        self._warned = True
 
-    def _drawn(self, band, model, size):
-        key = model, self._scales[band], size
-        if key not in self._kernels:
-            self._kernels[key] = model.kernel(self._scales[band], size=size)
-        return self._kernels[key]
+def depthMismatch(noise, network, tolerance):
+    """Which sources were observed deeper, or less deep, than a network was trained for.
 
-    def _modelWidth(self, band, model, size):
-        key = model, self._scales[band], size
-        if key not in self._widths:
-            self._widths[key] = _width(self._drawn(band, model, size))
-        return self._widths[key]
+    Parameters
+    ----------
+    noise : `numpy.ndarray`, ``[n, band]``
+        Standard deviation of the background, in the network's pixels and
+        unit; not finite for bands without data.
+    network : `~.network.model.Network`
+        The network.
+    tolerance : `float`
+        Relative difference of the noise beyond that of its training that does
+        not matter.
+
+    Returns
+    -------
+    mismatch : `numpy.ndarray` of `bool`, ``[n]``
+        In some band.
+    """
+    lowest, highest = noise_range(network)
+    with np.errstate(invalid="ignore"):
+        off = (noise > highest * (1 + tolerance)) | (noise < lowest / (1 + tolerance))
+    return (off & np.isfinite(noise)).any(axis=1)
 
 
 def _partial(error, bands):
@@ -265,11 +310,6 @@ def _partial(error, bands):
         if error.partialPsf is not None:
             found = dict(zip(error.partialPsf.bands, psfCube(error.partialPsf), strict=True))
     return [found.get(band) for band in bands]
-
-
-def _width(kernel):
-    """Side of the square that a kernel covers, of 1 / sum k^2 pixels: noise hardly moves it."""
-    return np.sqrt(1.0 / np.sum((kernel / kernel.sum()) ** 2))
 
 
 def _reordered(cubes, order, bands):

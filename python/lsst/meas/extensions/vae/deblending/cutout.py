@@ -4,6 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Deblend a cutout in a notebook: arrays in, galaxies out."""
 
+import logging
 from dataclasses import replace
 from functools import lru_cache
 
@@ -12,9 +13,17 @@ import numpy as np
 from ..errors import ImageError
 from ..network.observation import resized
 from .blend import DeblendSettings, deblend_blend
+from .matching import is_psf, match_images
+from .psf_range import PsfRange
+from .resample import scale_ratio
 from .stamps import check_cube
 
-__all__ = ["check_bands", "check_pixel_scale", "deblend"]
+__all__ = ["check_bands", "deblend"]
+
+_LOG = logging.getLogger(__name__)
+
+# Relative difference of PSFs from what a model takes that does not matter.
+_PSF_TOLERANCE = 0.1
 
 
 def deblend(
@@ -39,8 +48,9 @@ def deblend(
         finite, or have no positive variance, are left out.
     psfs : sequence of array-like ``[y, x]``, or `None`
         PSF images of the bands, with the pixel, centred on their middle
-        pixel; of any sum and size. `None` for the survey's own. Models that
-        are not conditional know one PSF and take no other.
+        pixel; of any sum and size. `None` for the survey's own. Where they are
+        sharper than the model takes images are homogenised, and models
+        sharpened again; what is too wide for it is told in a log message.
     centres : array-like, ``[n, 2]``
         y and x of the galaxies [pixel], 0-based, centres of pixels at
         integers.
@@ -54,7 +64,8 @@ def deblend(
         Magnitude of one unit of the images, in AB, for a model that takes
         nJy. By default the images are in the model's own unit.
     pixel_scale : `float`, optional
-        [arcsec]; compared with the model's if given.
+        [arcsec]; if it is not the model's, images are resampled, and models
+        brought back, with a log message.
     bad : array-like of `bool`, ``[y, x]`` or ``[band, y, x]``, optional
         Pixels to leave out.
     settings : `DeblendSettings`, optional
@@ -65,13 +76,14 @@ def deblend(
     -------
     result : `DeblendResult`
         In the order of ``centres``; models, fluxes and draws in the order of
-        ``bands`` and the unit of ``images``; without the covariance.
+        ``bands`` and the unit of ``images``; without the covariance. Draws
+        are in the model's pixels.
 
     Raises
     ------
     ImageError
-        Raised if shapes do not fit, a band or the pixel scale is not the
-        model's, or a PSF is none.
+        Raised if shapes do not fit, a band is not the model's, pixels are more
+        than twice as large or small as the model's, or a PSF is none.
     ModelPackageError
         Raised if there is no such model.
 
@@ -82,27 +94,41 @@ def deblend(
     """
     network = _network(model) if not hasattr(model, "deblend") else model
     bands = tuple(bands)
-    images, variance, good = check_cube(images, variance, bad)
-    check_bands(bands, len(images), network)
-    if pixel_scale is not None:
-        check_pixel_scale(pixel_scale, network)
+    check_bands(bands, len(check_cube(images, variance, bad)[0]), network)
+    ratio = 1.0 if pixel_scale is None else scale_ratio(pixel_scale, network)
     unit = _unit(zero_point, bands, network)[:, None, None]
+    # Some units have no room in single precision.
+    images, variance, good = check_cube(np.multiply(images, unit), np.multiply(variance, unit**2), bad)
     order = [bands.index(band) if band in bands else None for band in network.bands]
     shape = (len(order), *images.shape[1:])
     # A band that is not there has no good pixel.
     cube, its_variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for place, k in enumerate(order):
         if k is not None:
-            cube[place] = np.where(good[k], images[k], 0) * unit[k]
-            its_variance[place] = np.where(good[k], variance[k], 0) * unit[k] ** 2
-    result = deblend_blend(
+            cube[place] = np.where(good[k], images[k], 0)
+            its_variance[place] = np.where(good[k], variance[k], 0)
+    kernels = _psfs(psfs, bands, order, network)
+    matched = match_images(
         cube,
         its_variance,
-        centres,
+        its_variance > 0,
         network,
-        psfs=_psfs(psfs, bands, order, network),
+        lambda y, x: kernels,
+        ratio=ratio,
+        psf_tolerance=_PSF_TOLERANCE,
+        log=_LOG,
+    )
+    centres = np.asarray(centres, dtype=float)
+    result = deblend_blend(
+        matched.images,
+        matched.variance,
+        matched.places(centres),
+        network,
+        bad=~matched.good,
+        psfs=None if psfs is None else _checked_psfs(matched.psfs(0.0, 0.0), network, _LOG),
         settings=settings,
     )
+    result = matched.restored(result, centres)
     kept = [network.bands.index(band) for band in bands]
     draws = result.draws
     if draws is not None:
@@ -164,34 +190,6 @@ def check_bands(bands, n_images, network):
         raise ImageError(f"model {name!r} needs all of its bands ({known}), {missing[0]!r} is not given")
 
 
-def check_pixel_scale(scale, network, tolerance=0.01, what="cutout"):
-    """Refuse pixels of another size than a network's.
-
-    Parameters
-    ----------
-    scale : `float`
-        [arcsec]
-    network : `~..network.model.Network`
-        The network.
-    tolerance : `float`, optional
-        Largest relative difference.
-    what : `str`, optional
-        What has these pixels, for the message.
-
-    Raises
-    ------
-    ImageError
-        Raised if it differs in any band by more than the tolerance.
-    """
-    for band, expected in zip(network.bands, network.package.card["pixel_scale"], strict=True):
-        # Not "> tolerance": NaN has to be refused too.
-        if not abs(scale / expected - 1) <= tolerance:
-            raise ImageError(
-                f"the {what} has {scale:g} arcsec a pixel, model {network.package.name!r} takes "
-                f"{expected:g} in {band}: resample the {what} or take a model of its pixel scale"
-            )
-
-
 def _unit(zero_point, bands, network):
     """The image unit in the model's, ``[band]``."""
     if zero_point is None:
@@ -209,9 +207,9 @@ def _unit(zero_point, bands, network):
 
 
 def _psfs(psfs, bands, order, network):
-    """PSF images in the network's order; the survey's own where there is none."""
-    if psfs is None or not network.architecture.conditional:
-        return None
+    """PSF images of odd sides in the network's order; `None` for the survey's own."""
+    if psfs is None:
+        return [None] * len(order)
     # Images of the bands may differ in size.
     psfs = [np.asarray(psf, dtype=float) for psf in psfs]
     if len(psfs) != len(bands) or any(psf.ndim != 2 for psf in psfs):
@@ -219,6 +217,21 @@ def _psfs(psfs, bands, order, network):
             f"PSF images have shape {', '.join(str(psf.shape) for psf in psfs[:10])}: expected "
             f"[{len(bands)} bands, y, x]"
         )
+    return [None if k is None else resized(psfs[k], max(psfs[k].shape) | 1) for k in order]
+
+
+def _checked_psfs(psfs, network, log):
+    """PSF images as the network takes them, ``[band, y, x]``; what it was not trained with is told."""
+    psf_range = PsfRange(network)
+    worst = max((psf_range.departure(k, psf).worst for k, psf in enumerate(psfs) if is_psf(psf)), default=0)
+    if worst > _PSF_TOLERANCE:
+        log.warning(
+            "The PSF differs by %.0f %%, in width or in an axis, from what model %r takes",
+            100 * worst,
+            network.package.name,
+        )
+    if not network.architecture.conditional:
+        return None
     own = network.own_psfs()
-    size = own.shape[-1]
-    return np.stack([own[place] if k is None else resized(psfs[k], size) for place, k in enumerate(order)])
+    # What is given and is none is for the network to refuse.
+    return np.stack([own[k] if psf is None else resized(psf, own.shape[-1]) for k, psf in enumerate(psfs)])
