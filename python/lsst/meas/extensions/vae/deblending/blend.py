@@ -40,6 +40,9 @@ class DeblendSettings:
         sources, from the one pass on; see `~.refine.refine`?
     max_steps : `int`
         How often refinement visits each source at most.
+    latent_weight : `float`
+        Weight that refinement gives the latents' prior: at 1 it is the most
+        probable galaxy, and shapes of faint ones are biased towards round.
     model_error : `float`
         Relative error that refinement expects of the models' pixels: what a
         bright galaxy's model misses is not for its faint neighbour to explain.
@@ -59,7 +62,8 @@ class DeblendSettings:
     batch_size: int = 256
     refine: bool = False
     max_steps: int = 4
-    model_error: float = 0.05
+    latent_weight: float = 0.3
+    model_error: float = 0.02
     flux_tie: float = 0.05
     n_samples: int = 0
     seed: int = 0
@@ -346,6 +350,7 @@ def _refine(images, variance, good, done, centres, network, settings, result, ps
         network,
         psfs=psfs_of,
         prior_width=settings.prior_width,
+        latent_weight=settings.latent_weight,
         flux_tie=settings.flux_tie,
         max_steps=settings.max_steps,
         progress=progress,

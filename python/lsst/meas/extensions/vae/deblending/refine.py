@@ -6,9 +6,10 @@
 
 The encoder's answer is a good guess.  From there, Levenberg-Marquardt steps maximise
 
-    -1/2 sum_pixels w (image - sum_k flux_k template(z_k))^2 + log p(z) + log p(flux | z)
+    -1/2 sum_pixels w (image - sum_k flux_k template(z_k))^2 + v log p(z) + log p(flux | z)
 
-where p(z) is the Gaussian of the prior encoder's latents of isolated galaxies, and p(flux | z) lets each
+where p(z) is the Gaussian of the prior encoder's latents of isolated galaxies (its weight v below one makes
+faint galaxies less like the usual, and so less round), and p(flux | z) lets each
 band's flux differ from the decoder's by a relative width, and from the one that it starts with by another
 (the encoder has learned to leave out neighbours that nobody detected; the pixels have not).  A source's own
 parameters are solved for together, sources in turn: those that share light are never in the same batch, so
@@ -138,6 +139,7 @@ def refine(
     *,
     psfs=None,
     prior_width=0.3,
+    latent_weight=1.0,
     flux_tie=0.0,
     max_steps=4,
     tolerance=0.5,
@@ -165,6 +167,8 @@ def refine(
         From numbers of sources to PSF images ``[m, band, y, x]``; the survey's own by default.
     prior_width : `float`, optional
         Relative width of the expectation that fluxes are the decoder's; 0 for none.
+    latent_weight : `float`, optional
+        Weight of the latents' prior.
     flux_tie : `float`, optional
         Relative width of the expectation that they are those to start with; 0 for none.
     max_steps : `int`, optional
@@ -180,7 +184,7 @@ def refine(
     """
     # In the order of its parameters.
     told = (images, weight, origins, centres, latents, fluxes, noise, network, psfs)
-    problem = _Problem(*told, prior_width, flux_tie, tolerance)
+    problem = _Problem(*told, prior_width, latent_weight, flux_tie, tolerance)
     with one_blas_thread():
         _visit(problem, centres, max_steps, tolerance, progress)
     return problem.result()
@@ -225,10 +229,11 @@ class _Problem:
         network,
         psfs,
         prior_width,
+        latent_weight,
         flux_tie,
         tolerance,
     ):
-        self.tolerance = tolerance
+        self.tolerance, self.latent_weight = tolerance, latent_weight
         self.network, self.weight, self.origins, self.psfs = network, weight, origins, psfs
         self.size, self.shape = network.stamp_size, images.shape[1:]
         n, n_bands = len(latents), len(images)
@@ -406,7 +411,7 @@ class _Problem:
             hessian[:, n_free + bands, :n_free] = cross.swapaxes(1, 2)
             square = np.einsum("mbp,mp->mb", weighted, templates[:, number])
             hessian[:, n_free + bands, n_free + bands] = square
-        hessian[:, range(n_latent), range(n_latent)] += 1.0
+        hessian[:, range(n_latent), range(n_latent)] += self.latent_weight
         if self.free_shift:
             hessian[:, range(n_latent, n_free), range(n_latent, n_free)] += _CENTRE_SIGMA**-2
         scaled = flux_slope / width[:, None]
@@ -431,7 +436,7 @@ class _Problem:
             pulled = np.einsum("mb,mbp->mp", flux[:, bands].astype(np.float32), weighted[:, bands])
             gradient[:, :n_free] += (derivatives[:, :, number] @ pulled[..., None])[..., 0]
             gradient[:, n_free + bands] = (weighted[:, bands] @ templates[:, number, :, None])[..., 0]
-        gradient[:, :n_latent] -= z
+        gradient[:, :n_latent] -= self.latent_weight * z
         if self.free_shift:
             gradient[:, n_latent:n_free] -= (shift - self.expected_shift[index]) * _CENTRE_SIGMA**-2
         away = (flux - network_flux) / width**2
@@ -444,7 +449,7 @@ class _Problem:
         z, shift, flux, templates, network_flux = state
         left = alone - flux.astype(np.float32)[:, :, None, None] * templates[:, self.template_of_band]
         cost = np.einsum("mbyx,mbyx,mbyx->m", weight, left, left, dtype=np.float64)
-        cost += (z**2).sum(axis=1)
+        cost += self.latent_weight * (z**2).sum(axis=1)
         cost += (((flux - network_flux) / width) ** 2).sum(axis=1)
         cost += ((flux - self.first_flux[index]) ** 2 * self.tie[index]).sum(axis=1)
         cost += ((shift - self.expected_shift[index]) ** 2).sum(axis=1) * _CENTRE_SIGMA**-2
