@@ -112,7 +112,7 @@ def test_errors_are_those_that_noise_gives_and_the_prior_is_weighed_rightly():
 def test_a_lighter_prior_leaves_faint_galaxies_more_of_their_ellipticity():
     centres, found = [(31.5, 31.5)], {1.0: [], 0.2: []}
     for seed in range(20):
-        scene = make_scene([[0.3, 0.0, MEAN[2], 6.0]], centres, seed=seed)
+        scene = make_scene([[0.3, 0.0, MEAN[2], 5.0]], centres, seed=seed)
         for weight, e in found.items():
             e.append(run(scene, centres, latent_weight=weight, prior_width=0.3).latents[0, 0])
     full, light = (np.mean(e) for e in found.values())
