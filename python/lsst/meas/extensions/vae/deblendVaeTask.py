@@ -18,10 +18,12 @@ from lsst.utils.timer import timeMethod
 from .afw.adapters import fromCellCoadds
 from .config import Config, Field, toPexConfig
 from .deblending.blend import DeblendSettings, deblend_blend
+from .deblending.iterate import IterationSettings
 from .deblending.matching import match_images
 from .deblending.stamps import check_cube
 from .deblendingCatalogs import Deblended, collect
 from .deblendingParents import deblendCatching, planParents
+from .deblendingPasses import addHiddenPeaks
 from .deblendingSchema import Schemas
 from .exposureChecks import ExposurePsfs, depthMismatch, pixelRatio, psfsAt, selectBands
 from .heavyFootprints import updateCatalogFootprints
@@ -52,14 +54,31 @@ class DeblendVaeConfig(Config):
         "network's answer on?  Shapes and fluxes are better by far, at ten times the time.",
     )
     maxRefineSteps: int = Field(4, ge=1, le=100, description="How often refinement visits a source at most.")
+    latentWeight: float = Field(
+        0.3,
+        gt=0,
+        description="Weight that refinement gives to what galaxies usually look like: at 1 it is the most "
+        "probable one, and shapes of faint ones are biased towards round.",
+    )
     modelError: float = Field(
-        0.05, ge=0, le=1, description="Relative error that refinement expects of the models' pixels."
+        0.02, ge=0, le=1, description="Relative error that refinement expects of the models' pixels."
     )
     fluxTie: float = Field(
         0.05,
         ge=0,
         description="Relative width within which refinement holds fluxes to those of the one pass, lest it "
         "take the light of neighbours that were not detected; 0 for none.",
+    )
+    maxPasses: int = Field(
+        1,
+        ge=1,
+        le=20,
+        description="Passes of detection at most. From the second on, peaks that stand out of what all "
+        "models leave are added to the parents whose footprints they lie in, with "
+        "deblend_vae_detectionPass; 1 takes the peaks as they are.",
+    )
+    passThreshold: float = Field(
+        5.0, gt=0, le=30, description="Detection threshold of those passes [Gaussian sigma]."
     )
     nSamples: int = Field(
         0,
@@ -338,28 +357,35 @@ class DeblendVaeTask(VaeTask):
         present = [k for k, band in enumerate(cubes.bands) if band not in missing]
         jobs = planParents(parentCatalog, cubes, self.settings, present, self.log)
         todo = [job for job in jobs if not job.skip]
-        peaks = []
-        for job in todo:
-            job.first = len(peaks)
-            peaks += job.peaks
+        started = time.perf_counter()
+        psfs = ExposurePsfs(cubes, self.network, self.settings.psfTolerance, self.log, matched)
+        if self.settings.maxPasses > 1 and todo:
+            addHiddenPeaks(
+                jobs,
+                cubes,
+                matched,
+                psfs if psfs.vary else None,
+                self.network,
+                IterationSettings(threshold=self.settings.passThreshold),
+                self.settings.maxPasses,
+                lambda: self._deblendPeaks(matched, todo, _centres(todo, cubes), psfs, refine=False),
+                self.log,
+            )
+        centres = _centres(todo, cubes)
         self.log.info(
             "Deblending %d peaks of %d parents; %d parents are skipped",
-            len(peaks),
+            len(centres),
             len(todo),
             sum(job.lost for job in jobs),
         )
-        started = time.perf_counter()
-        psfs = ExposurePsfs(cubes, self.network, self.settings.psfTolerance, self.log, matched)
-        x0, y0 = cubes.xy0
-        centres = np.array([(peak.getFy() - y0, peak.getFx() - x0) for peak in peaks]).reshape(-1, 2)
-        result = self._deblendPeaks(matched, todo, centres, psfs)
+        result = self._deblendPeaks(matched, todo, centres, psfs, refine=self.settings.refine)
         off = None
         if result is not None:
             off = depthMismatch(result.noise, self.network, self.settings.depthTolerance)
         result = matched.restored(result, centres)
         psfs.warn()
         seconds = time.perf_counter() - started
-        self.metadata["nSources"] = len(peaks)
+        self.metadata["nSources"] = len(centres)
         self.metadata["deblendSeconds"] = seconds
         self._markSkipped(mExposure, jobs)
         bands = self.network.package.bands
@@ -377,19 +403,19 @@ class DeblendVaeTask(VaeTask):
             psfs=psfs,
             missing=missing,
             seconds=seconds,
-            nPeaks=len(peaks),
+            nPeaks=len(centres),
             backgroundThresh=self.settings.backgroundThresh,
             noveltyLimit=self.settings.noveltyLimit,
         )
         objects, parents = collect(jobs, found, self._schemas, modelData, parentCatalog, objectCatalog)
         if self.settings.doConserveFlux:
             self._conserveFlux(mExposure, objects, modelData, reference)
-        if peaks:
+        if len(centres):
             self.log.info(
                 "Deblended %d sources in %.2f s (%.0f a second)",
-                len(peaks),
+                len(centres),
                 seconds,
-                len(peaks) / max(seconds, 1e-9),
+                len(centres) / max(seconds, 1e-9),
             )
         return pipeBase.Struct(
             deblendedCatalog=objects,
@@ -414,7 +440,7 @@ class DeblendVaeTask(VaeTask):
             log=self.log,
         )
 
-    def _deblendPeaks(self, matched, jobs, centres, psfs):
+    def _deblendPeaks(self, matched, jobs, centres, psfs, *, refine):
         settings, centres = self.settings, matched.places(centres)
 
         def deblend(part):
@@ -430,13 +456,14 @@ class DeblendVaeTask(VaeTask):
                     prior_width=settings.priorWidth,
                     min_core_coverage=settings.minCoreCoverage,
                     batch_size=settings.batchSize,
-                    refine=settings.refine,
+                    refine=refine,
                     max_steps=settings.maxRefineSteps,
+                    latent_weight=settings.latentWeight,
                     model_error=settings.modelError,
                     flux_tie=settings.fluxTie,
-                    n_samples=settings.nSamples,
+                    n_samples=settings.nSamples if refine == settings.refine else 0,
                 ),
-                progress=LoggedProgress(self.log, "sources deblended"),
+                progress=LoggedProgress(self.log, "sources of this round deblended"),
             )
 
         if not settings.catchFailures:
@@ -495,6 +522,15 @@ class DeblendVaeTask(VaeTask):
         if not self._inSlot or wanted is False or (wanted is None and not hasScarlet()):
             return modelData
         return toScarletModelData(modelData, objects)
+
+
+def _centres(jobs, cubes):
+    """y and x of all peaks in the exposure's own pixels, ``[n, 2]``; numbers the first of each parent."""
+    peaks, (x0, y0) = [], cubes.xy0
+    for job in jobs:
+        job.first = len(peaks)
+        peaks += job.peaks
+    return np.array([(peak.getFy() - y0, peak.getFx() - x0) for peak in peaks]).reshape(-1, 2)
 
 
 def _peakSchema(catalog):

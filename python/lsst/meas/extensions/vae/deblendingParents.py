@@ -31,14 +31,16 @@ class ParentJob:
     ----------
     peaks : `list`
         Its peaks; none where the footprint was lost.
-    pseudo, isolated : `bool`
-        Not a real source; one that is passed on with its own id.
+    pseudo : `bool`
+        Not a real source.
     skip : `str` or `None`
         Why it is not deblended.
     error : `str`
         Kind of the error that deblending it raised, if it did.
     first : `int`
         Number of its first peak among all that are deblended.
+    passes : `list` [`int`]
+        The pass of detection that found each of the peaks.
     """
 
     def __init__(self, record, pseudoColumns=()):
@@ -51,8 +53,18 @@ class ParentJob:
             for name in pseudoColumns
             if name in holder.getSchema().getNames()
         )
-        self.isolated = self.pseudo or len(self.peaks) == 1
         self.skip, self.error, self.first = None, "", 0
+        self.passes = [1] * len(self.peaks)
+
+    @property
+    def isolated(self):
+        """Is it passed on with its own id?"""
+        return self.pseudo or len(self.peaks) == 1
+
+    def addPeak(self, peak, number):
+        """Give it a further peak, that a later pass of detection found."""
+        self.peaks.append(peak)
+        self.passes.append(number)
 
     @property
     def lost(self):

@@ -88,6 +88,12 @@ _OBJECT_FIELDS = (
         "Mean standard deviation of the latents: 1 where pixels tell nothing",
         "",
     ),
+    (
+        "deblend_vae_detectionPass",
+        "I",
+        "Pass of detection that found the peak: 1, or later on a residual",
+        "",
+    ),
     ("deblend_vae_iterations", "I", "Steps of refinement after the one pass that improved the source", ""),
     ("deblend_vae_notConverged", "Flag", "Refinement had not come to rest when its steps were spent", ""),
     (
@@ -255,6 +261,7 @@ def setObjectFields(record, job, k, found):
     record.set("deblend_blendId", 0 if job.isolated else job.record.getId())
     for name in ("blendNChild", "parentNPeaks", "parentNChild"):
         record.set(f"deblend_{name}", members)
+    record.set("deblend_vae_detectionPass", job.passes[k])
     place = found.place(peak)
     record.set("deblend_vae_psfMismatch", found.psfs.mismatch(place))
     record.set("deblend_vae_homogenised", found.matched.homogenised(*place))

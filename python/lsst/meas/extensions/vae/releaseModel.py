@@ -14,7 +14,6 @@ from pathlib import Path
 from .command import runCommand
 from .errors import RepositoryError
 
-
 # What a card holds of the errors of posteriors; see `~.network.model.Network.floors`.
 FLOORS = "shape", "flux", "shape_scale", "flux_scale"
 

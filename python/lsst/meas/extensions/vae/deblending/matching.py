@@ -189,6 +189,10 @@ class MatchedImages:
         """Where places of the image, of any shape [its own pixels], are in the network's."""
         return own if self._grid is None else self._grid.places(own)
 
+    def own_places(self, places):
+        """Where places in the network's pixels are in the image's own."""
+        return places if self._grid is None else self._grid.own_places(places)
+
     def psfs(self, y, x):
         """PSF images of all bands at a place in the network's pixels; `None` where there is none."""
         if self._grid is None:

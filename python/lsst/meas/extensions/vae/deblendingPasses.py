@@ -1,0 +1,95 @@
+# This file is part of meas_extensions_vae.
+#
+# Copyright the meas_extensions_vae developers.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Peaks that nobody detected, found in what the models of the others leave, and given to their parents."""
+
+__all__ = ["addHiddenPeaks"]
+
+import numpy as np
+
+from .afw.adapters import typesOf
+from .deblending.iterate import middle_psfs, new_peaks
+
+
+def addHiddenPeaks(jobs, cubes, matched, psfs, network, settings, maxPasses, deblend, log):
+    """Detect on the residual of a quick deblending, and add peaks, until nothing is new.
+
+    Parameters
+    ----------
+    jobs : `list` [`~.deblendingParents.ParentJob`]
+        All parents; those that are deblended get the new peaks that lie in
+        their footprints.
+    cubes : `~.afw.adapters.Cubes`
+        The exposure.
+    matched : `~.deblending.matching.MatchedImages`
+        The exposure as the network sees it.
+    psfs : callable or `None`
+        From centres to PSF images; `None` for the network's own.
+    network : `~.network.model.Network`
+        The network.
+    settings : `~.deblending.IterationSettings`
+        Of detection.
+    maxPasses : `int`
+        Passes at most, that of the peaks at hand the first.
+    deblend : callable
+        Gives the `~.deblending.DeblendResult` of the peaks of all parents
+        that are deblended, in the pixels that the network sees.
+    log : `logging.Logger`
+        For what was found.
+    """
+    shape = matched.images.shape[1:]
+    middle = middle_psfs(psfs, network, shape)
+    for number in range(2, maxPasses + 1):
+        result = deblend()
+        if result is None:
+            return
+        # Those that are not deblended hide what is next to them too.
+        known = [_place(peak, cubes) for job in jobs for peak in job.peaks]
+        known = matched.places(np.array(known).reshape(-1, 2))
+        scene = result.scene(matched.images.shape)
+        found = new_peaks(
+            matched.images,
+            matched.variance,
+            matched.good,
+            middle,
+            scene,
+            known[np.isfinite(known).all(axis=1)],
+            settings,
+        )
+        added = _shareOut(matched.own_places(found[:, :2]), jobs, cubes, number)
+        outside = len(found) - added
+        log.info(
+            "Pass %d: %d new peaks; %d more lie in no footprint that is deblended", number, added, outside
+        )
+        if not added:
+            return
+
+
+def _place(peak, cubes):
+    x0, y0 = cubes.xy0
+    return peak.getFy() - y0, peak.getFx() - x0
+
+
+def _shareOut(places, jobs, cubes, number):
+    """Give each new peak to the parent whose footprint it lies in; how many there were."""
+    x0, y0 = cubes.xy0
+    nextId = 1 + max((int(peak.get("id")) for job in jobs for peak in job.peaks), default=0)
+    todo = [(job, job.record.getFootprint()) for job in jobs if not job.skip]
+    types = typesOf(todo[0][1])
+    added = 0
+    for y, x in places:
+        point = types.Point2I(round(x) + x0, round(y) + y0)
+        for job, footprint in todo:
+            if footprint.getBBox().contains(point) and footprint.contains(point):
+                # A footprint of its own, lest the caller's change.
+                own = types.Footprint(footprint.spans, footprint.peaks.schema)
+                value = np.nan_to_num(cubes.images[:, round(y), round(x)]).max()
+                peak = own.addPeak(x + x0, y + y0, float(value))
+                peak.setIx(point[0])
+                peak.setIy(point[1])
+                peak.set("id", nextId + added)
+                job.addPeak(peak, number)
+                added += 1
+                break
+    return added
