@@ -95,6 +95,20 @@ def test_centres_bad_pixels_and_band_zero_points_of_the_file_are_used(tmp_path):
     assert len(sources) == 1 and np.ma.getmaskarray(sources["flux_err_r"]).all()
 
 
+def test_galaxies_without_a_centre_are_found_in_what_the_models_leave(tmp_path, capsys):
+    table = Table({"x": [CENTRES[0][1]], "y": [CENTRES[0][0]]})
+    path = write(tmp_path / "cutout.fits", CENTRES=fits.BinTableHDU(table))
+    assert main([str(path), "--passes", "3", "--one-pass"]) == 0
+    assert (
+        "2 galaxies deblended" in (told := capsys.readouterr().out) and "1 of them found on residuals" in told
+    )
+    sources = Table.read(tmp_path / "cutout.deblended.fits", hdu="SOURCES")
+    assert sources["pass"].tolist() == [1, 2]
+    np.testing.assert_allclose([sources["y"][1], sources["x"][1]], CENTRES[1], atol=0.6)
+    assert main([str(path), "--passes", "0"]) == 2
+    assert "--passes is 0: expected 1 at least" in capsys.readouterr().err
+
+
 def test_pixels_of_another_size_are_resampled_and_models_brought_back(tmp_path, caplog):
     path = write(tmp_path / "c.fits", header={"PIXSCALE": 0.26})
     assert main([str(path)]) == 0 and "Pixels have 0.26 arcsec" in caplog.text

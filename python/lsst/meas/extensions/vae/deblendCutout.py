@@ -27,7 +27,7 @@ __all__ = ["Cutout", "main", "makeParser", "readCutout", "writeDeblended"]
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,13 @@ def makeParser() -> argparse.ArgumentParser:
         help="shipped model package, or path of a *.vae.zip [%(default)s]",
     )
     add("--threshold", metavar="SIGMA", type=float, default=5.0, help="detection threshold [%(default)s]")
+    add(
+        "--passes",
+        metavar="N",
+        type=int,
+        default=1,
+        help="detect again on what the models leave, N passes at most [%(default)s]",
+    )
     add("--one-pass", action="store_true", help="do not refine: ten times as fast, less exact")
     add("--own-fluxes", action="store_true", help="one pass with the network's fluxes, not solved together")
     return parser
@@ -90,28 +97,45 @@ def _run(args) -> int:
 
     network = Network(load_package(args.model))
     check_bands(cutout.bands, len(cutout.images), network)
+    # By hand, as its error names the option.
+    if args.passes < 1:
+        raise ImageError(f"--passes is {args.passes}: expected 1 at least")
+    psfs = _psfs(cutout, network)
     if cutout.centres is None:
-        cutout.centres = _detected(cutout, network, args.threshold)
+        cutout.centres = _detected(cutout, psfs, args.threshold)
+
+    def solve(settings):
+        return deblend(
+            cutout.images,
+            cutout.variance,
+            cutout.psfs,
+            cutout.centres,
+            bands=cutout.bands,
+            model=network,
+            zero_point=cutout.zero_point,
+            pixel_scale=cutout.pixel_scale,
+            bad=cutout.bad,
+            settings=settings,
+        )
+
     started = time.perf_counter()
-    result = deblend(
-        cutout.images,
-        cutout.variance,
-        cutout.psfs,
-        cutout.centres,
-        bands=cutout.bands,
-        model=network,
-        zero_point=cutout.zero_point,
-        pixel_scale=cutout.pixel_scale,
-        bad=cutout.bad,
-        settings=DeblendSettings(
-            joint_fluxes=not args.own_fluxes, refine=not (args.one_pass or args.own_fluxes)
-        ),
+    settings = DeblendSettings(
+        joint_fluxes=not args.own_fluxes, refine=not (args.one_pass or args.own_fluxes)
     )
+    passes = [1] * len(cutout.centres)
+    for number in range(2, args.passes + 1):
+        new = _hidden(cutout, psfs, solve(replace(settings, refine=False)), args.threshold)
+        if not len(new):
+            break
+        cutout.centres = np.concatenate([cutout.centres, new])
+        passes += [number] * len(new)
+    result = solve(settings)
     seconds = time.perf_counter() - started
-    writeDeblended(output, cutout, result, network.package)
+    writeDeblended(output, cutout, result, network.package, passes)
     failed = int(result.failed.sum())
     print(
         f"{len(result.failed)} galaxies deblended in {seconds:.1f} s"
+        + (f", {sum(p > 1 for p in passes)} of them found on residuals" if max(passes, default=1) > 1 else "")
         + (f", {failed} of them without a model" if failed else "")
         + f": {output}"
     )
@@ -281,22 +305,39 @@ def _centres(hdu, path):
     return np.column_stack([y, x]).astype(float)
 
 
-def _detected(cutout, network, threshold):
+def _psfs(cutout, network):
+    """PSF images in the cutout's bands and pixels."""
+    from .network.observation import resized
     from .network.package import psf_models
+
+    if cutout.psfs is not None:
+        return resized(cutout.psfs, max(cutout.psfs.shape[1:]) | 1)
+    card, size = network.package.card, network.stamp_size - 1
+    of_band = dict(zip(network.bands, zip(psf_models(card), card["pixel_scale"]), strict=True))
+    return np.stack(
+        [of_band[band][0].kernel(cutout.pixel_scale or of_band[band][1], size) for band in cutout.bands]
+    )
+
+
+def _hidden(cutout, psfs, result, threshold):
+    """Places of galaxies that show once those known are subtracted, ``[n, 2]``."""
+    from .deblending.iterate import IterationSettings, new_peaks
+    from .deblending.stamps import check_cube
+
+    images, variance, good = check_cube(cutout.images, cutout.variance, cutout.bad)
+    scene = result.scene(images.shape)
+    settings = IterationSettings(threshold=threshold)
+    return new_peaks(images, variance, good, psfs, scene, cutout.centres, settings)[:, :2]
+
+
+def _detected(cutout, psfs, threshold):
     from .simulation.detection import detect
 
-    psfs = cutout.psfs
-    if psfs is None:
-        card, size = network.package.card, network.stamp_size - 1
-        of_band = dict(zip(network.bands, zip(psf_models(card), card["pixel_scale"]), strict=True))
-        psfs = [
-            of_band[band][0].kernel(cutout.pixel_scale or of_band[band][1], size) for band in cutout.bands
-        ]
     found = detect(cutout.images, cutout.variance, psfs, mask=cutout.bad, threshold=threshold)
     return np.array([(peak.y, peak.x) for parent in found.parents for peak in parent.peaks]).reshape(-1, 2)
 
 
-def writeDeblended(path, cutout, result, package):
+def writeDeblended(path, cutout, result, package, passes):
     """Write what was made of a cutout, whole or not at all.
 
     Parameters
@@ -309,6 +350,8 @@ def writeDeblended(path, cutout, result, package):
         The galaxies.
     package : `~.network.package.ModelPackage`
         The model, for the header.
+    passes : sequence of `int`
+        The pass of detection that found each galaxy.
 
     Raises
     ------
@@ -323,6 +366,7 @@ def writeDeblended(path, cutout, result, package):
     table = Table()
     table["id"] = np.arange(1, len(result.failed) + 1)
     table["y"], table["x"] = cutout.centres.reshape(-1, 2).T
+    table["pass"] = passes
     table["origin_y"], table["origin_x"] = result.origins.T
     for name in _FLAGS:
         table[name] = getattr(result, name)
