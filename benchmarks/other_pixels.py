@@ -6,8 +6,8 @@
 
 Run as ``python benchmarks/other_pixels.py [--model NAME] [--pairs N]``.  The same pairs of bright Sersic
 galaxies, 1.2 to 2.2 arcsec apart, are drawn by GalSim on the model's own pixels and through its PSF, on
-pixels of other sizes, and through a PSF 20 % sharper than any that the model takes; noise a solid angle is the
-same.  Told are errors of the flux in one band, and by how much shapes differ from those of the first row.
+pixels of other sizes, and through a PSF 20 % sharper than any that the model takes; noise a solid angle is
+the same.  Told are errors of the flux in one band, and by how much shapes differ from those of the first row.
 """
 
 import argparse
