@@ -13,6 +13,9 @@ from ..simulation.geometry import overlap, stamp_origin
 
 __all__ = ["Stamps", "check_cube", "cut_stamps"]
 
+# What lies beyond is no measurement, and squares and inverses of it are none in single precision.
+_MOST, _LEAST_VARIANCE, _MOST_VARIANCE = 1e18, 1e-36, 1e36
+
 
 @dataclass
 class Stamps:
@@ -46,7 +49,8 @@ def check_cube(images, variance, bad=None):
     Parameters
     ----------
     images, variance : array-like, ``[band, y, x]``
-        Pixels and their variance, image unit and its square.
+        Pixels and their variance, image unit and its square. Masked elements
+        of masked arrays are left out.
     bad : array-like of `bool`, ``[y, x]`` or ``[band, y, x]``, optional
         Pixels to leave out.
 
@@ -55,21 +59,27 @@ def check_cube(images, variance, bad=None):
     images, variance : `numpy.ndarray`, ``[band, y, x]``
         As arrays.
     good : `numpy.ndarray` of `bool`, ``[band, y, x]``
-        Finite, of positive variance and not bad.
+        Finite, of positive variance and not bad. Numbers whose squares, or
+        inverses of variances, single precision cannot hold are not finite.
 
     Raises
     ------
     ImageError
-        Raised if the shapes do not fit together.
+        Raised if the shapes do not fit together, or these are no numbers.
     """
+    hidden = np.ma.getmask(images) | np.ma.getmask(variance)
     images, variance = np.asarray(images), np.asarray(variance)
     if images.ndim != 3 or images.shape != variance.shape:
         raise ImageError(
             f"images have shape {images.shape} and variances {variance.shape}: expected one shape "
             "[band, y, x] for both"
         )
-    with np.errstate(invalid="ignore"):
-        good = np.isfinite(images) & np.isfinite(variance) & (variance > 0)
+    for what, array in (("images", images), ("variances", variance)):
+        if array.dtype.kind not in "biuf":
+            raise ImageError(f"{what} hold {array.dtype}: expected real numbers")
+    with np.errstate(invalid="ignore", over="ignore"):
+        good = (images > -_MOST) & (images < _MOST)
+        good &= (variance > _LEAST_VARIANCE) & (variance < _MOST_VARIANCE) & ~hidden
     if bad is not None:
         bad = np.asarray(bad, dtype=bool)
         if bad.shape not in (images.shape, images.shape[1:]):
