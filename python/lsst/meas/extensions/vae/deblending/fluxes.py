@@ -11,6 +11,7 @@ light of the pixels between them as their shapes say.
 
 import numpy as np
 from scipy.sparse import csc_matrix, diags
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
 __all__ = ["solve_amplitudes"]
@@ -53,17 +54,35 @@ def solve_amplitudes(image, weight, templates, origins, prior_width=0.0):
     ridge = 1e-8 * diagonal
     expectation = prior_width**-2.0 if prior_width > 0 else 0.0
     amplitudes = np.full(n, np.nan)
-    amplitudes[seen] = 0.0
-    free = np.flatnonzero(seen)
+    # One group at a time: rounding differs with the order in which a whole field's matrix is factorised, and
+    # a source must not change with others that share no light with it.
+    order, ends = _groups(gram, np.flatnonzero(seen))
+    matrix = (gram + diags(ridge + expectation)).tocsc()[:, order][order]
+    for start, end in zip(ends, ends[1:]):
+        part, group = slice(start, end), order[start:end]
+        amplitudes[group] = _non_negative(matrix[part, part], data[group] + expectation)
+    return amplitudes, _errors(gram, ridge, seen)
+
+
+def _groups(gram, members):
+    """Members in groups whose templates overlap, if through others, and where each group ends."""
+    _, label = connected_components(gram[:, members][members], directed=False)
+    order = members[np.argsort(label, kind="stable")]
+    return order, np.concatenate([[0], np.cumsum(np.bincount(label))])
+
+
+def _non_negative(matrix, data):
+    """Solve for amplitudes of at least zero."""
+    amplitudes, free = np.zeros(len(data)), np.arange(len(data))
     # Every round takes one amplitude at least out of the game.
     while free.size:
-        matrix = gram[free][:, free] + diags(ridge[free] + expectation)
-        solution = splu(matrix.tocsc()).solve(data[free] + expectation)
+        solution = splu(matrix).solve(data[free]) if len(free) > 1 else data[free] / matrix.toarray()[0]
         if (solution >= 0).all():
             amplitudes[free] = solution
             break
-        free = free[solution >= 0]
-    return amplitudes, _errors(gram, ridge, seen)
+        kept = np.flatnonzero(solution >= 0)
+        matrix, free = matrix[:, kept][kept], free[kept]
+    return amplitudes
 
 
 def _errors(gram, ridge, seen):
