@@ -401,7 +401,6 @@ def test_a_saturated_star_leaves_every_bit_of_the_others(door, masked):
     check_same(result, plain, slice(2))
 
 
-@pytest.mark.xfail(strict=True, reason="_childFootprint asks for the stamp of a peak that is nowhere")
 @pytest.mark.parametrize("place", PLACES[-4:])
 def test_a_childs_peak_that_is_nowhere_fails_alone(place):
     images, variance = scene()

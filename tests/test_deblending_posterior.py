@@ -23,7 +23,7 @@ TRUTH = np.array([0.2, -0.1, np.log(3.0), np.log(4e3)])
 class Network(ToyNetwork):
     bands = ("g", "r")
     package = SimpleNamespace(name="toy")
-    floors = {"shape": 0.0, "flux": 0.0, "shape_scale": 1.0, "flux_scale": 1.0}
+    floors = {"shape": 0.0, "flux": 0.0, "shape_scale": 1.0, "flux_scale": 1.0, "tails": 0.0}
 
 
 def deblended(seed=0, network=None):
@@ -103,6 +103,18 @@ def test_scales_of_the_card_widen_latents_and_fluxes_each_by_its_own():
     np.testing.assert_allclose(wide.latents.std(axis=0), 2.0 * plain.latents.std(axis=0), rtol=1e-6)
     np.testing.assert_allclose(wide.fluxes.std(axis=0), 1.5 * plain.fluxes.std(axis=0), rtol=1e-6)
     np.testing.assert_allclose(np.mean(wide.latents, axis=0), result.latent_mean[0], atol=0.1)
+
+
+def test_tails_leave_the_68_percent_interval_and_widen_the_95_percent_one():
+    class Heavy(Network):
+        floors = {**Network.floors, "tails": 4.0}
+
+    result = deblended()
+    plain, heavy = (draw_posterior(result, 0, network, 20_000, seed=2) for network in (Network(), Heavy()))
+    np.testing.assert_allclose(half(heavy.latents), half(plain.latents), rtol=0.03)
+    wide = [np.diff(np.percentile(d.fluxes, [2.275, 97.725], axis=0), axis=0)[0] for d in (plain, heavy)]
+    # Of Student's t with four degrees of freedom: 2.87 for 1.14, where a Gaussian has 2 for 1.
+    np.testing.assert_allclose(wide[1] / wide[0], 2.869 / 1.142 / 2, rtol=0.03)
 
 
 def test_shifts_move_the_shapes_where_latents_do_not_tell_them():

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from lsst.meas.extensions.vae.deblending.blend import stamp_chi2
 from lsst.meas.extensions.vae.deblending.refine import colours, neighbours, refine
 from lsst.meas.extensions.vae.simulation.geometry import overlap, stamp_origin
 
@@ -73,7 +74,15 @@ def run(scene, centres, start=None, network=None, fluxes=None, **options):
     fluxes = np.full((n, 2), scene[0].sum() / max(2 * n, 1) if fluxes is None else fluxes)
     options = {"prior_width": 0.0, "max_steps": 30, "tolerance": 1e-3, **options}
     centres = np.asarray(centres, dtype=float).reshape(-1, 2)
-    return refine(images, weight, origins, centres, start, fluxes, noise, network or ToyNetwork(), **options)
+    refined = refine(
+        images, weight, origins, centres, start, fluxes, noise, network or ToyNetwork(), **options
+    )
+    with np.errstate(divide="ignore"):
+        models = SimpleNamespace(
+            failed=np.zeros(n, bool), origins=origins, models=np.empty((n, 1, SIZE, SIZE))
+        )
+        refined.chi2 = stamp_chi2(refined.residual, 1 / weight, weight > 0, models)
+    return refined
 
 
 def test_a_bright_galaxy_gets_its_shape_size_and_fluxes():
@@ -187,3 +196,16 @@ def test_near_sources_never_share_a_colour_and_colours_are_few():
     assert not (near & (colour[:, None] == colour[None])).any()
     assert colour.max() + 1 <= 8
     assert len(colours(neighbours(np.zeros((0, 2))))) == 0
+
+
+def test_a_galaxy_does_not_depend_on_where_far_ones_stand_in_the_list():
+    # Two that just overlap, and twenty far off: more than take a step together.
+    pair = [(40.5, 40.5), (40.5, 61.5)]
+    far = [(200.5 + 40 * (k % 5), 30.5 + 40 * (k // 5)) for k in range(20)]
+    truth, found = np.array([[0.3, 0.1, np.log(5.0), np.log(2e4)]] * 22), []
+    for order in ([*range(22)], [0, *range(2, 22), 1]):
+        centres = np.array([*pair, *far])[order]
+        scene = make_scene(truth, centres, shape=(420, 220), seed=2)
+        refined = run(scene, centres, fluxes=np.full((22, 2), 1e4), max_steps=3)
+        found.append(refined.fluxes[[order.index(0), order.index(1)]])
+    np.testing.assert_array_equal(found[0], found[1])

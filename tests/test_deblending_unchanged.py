@@ -87,12 +87,9 @@ def test_far_sources_keep_every_bit_whatever_happens(networks, name, refined):
 
 
 CROWD = np.array([(30.3 + 25 * j, 140.2 + 25 * i) for i in range(8) for j in range(3)])
-BATCHES = "refine: those of one batch of 16 see each other's wings as they were, others as they are"
 
 
-@pytest.mark.parametrize(
-    "refined", [False, pytest.param(True, marks=pytest.mark.xfail(strict=True, reason=BATCHES))]
-)
+@pytest.mark.parametrize("refined", [False, True])
 def test_of_many_sources_that_overlap_none_changes_with_a_far_one(networks, refined):
     images, variance, centres = field(2, np.concatenate([[(60.0, 30.0)], CROWD]), (110, 360))
     settings = DeblendSettings(refine=refined, max_steps=2)
@@ -103,9 +100,6 @@ def test_of_many_sources_that_overlap_none_changes_with_a_far_one(networks, refi
     assert not differing(whole, part, len(CROWD))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Keras: a batch of one is multiplied as a vector, which rounds otherwise"
-)
 def test_a_source_alone_keeps_every_bit(networks):
     images, variance, centres = field(centres=np.array([(50.5, 40.5), (60.5, 150.5)]))
     whole, alone = (
@@ -115,7 +109,6 @@ def test_a_source_alone_keeps_every_bit(networks):
     assert not differing(whole, alone, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="draws are seeded by the number of the source, which others move")
 def test_draws_of_a_source_do_not_change_with_the_number_of_others(networks):
     images, variance, centres = field()
     whole, part = (
@@ -134,7 +127,6 @@ class Failing(KnownNetwork):
         return super().deblend(images, *args)
 
 
-@pytest.mark.xfail(strict=True, reason="deblendCatching leaves apart those that it told apart")
 def test_a_parent_that_fails_leaves_the_others_solved_together():
     images, variance = scene()
     images[:, 60, 150] = 2e4
@@ -160,10 +152,6 @@ def test_amplitudes_keep_every_bit_whoever_is_far():
             np.testing.assert_array_equal(a[far], b)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="refine: rounding makes variances of latents negative, their roots NaN"
-)
-@pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt")
 def test_variances_far_too_small_give_finite_errors(networks):
     images, variance, centres = field()
     variance[:, ::3, ::3] = 1e-30
@@ -172,9 +160,6 @@ def test_variances_far_too_small_give_finite_errors(networks):
     assert np.isfinite(result.latent_sigma[~result.failed]).all()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="homogenise: a transform's rounding is that of the largest pixel in it"
-)
 def test_in_a_homogenised_exposure_absurd_pixels_do_no_harm_to_far_sources(networks):
     psfs = [AnalyticPsf("gaussian", 0.35, 0.2)] * 2
     images, variance, centres = field()

@@ -52,13 +52,13 @@ def test_gaussian_errors_of_the_width_that_is_told_are_held_as_often_as_they_sho
 
 
 def test_the_floors_that_were_left_out_are_found_and_mend_the_coverage():
-    errors = made_up(20_000, 0.04, 0.03)
+    errors = made_up(8000, 0.04, 0.03)
     assert coverage(errors, {"shape": 0.0, "flux": 0.0})["e_68"] < 0.55
     floors = fit_floors(errors)
     assert floors["shape"] == pytest.approx(0.04, rel=0.05) and floors["flux"] == pytest.approx(
         0.03, rel=0.15
     )
-    other = coverage(made_up(20_000, 0.04, 0.03, seed=1), floors)
+    other = coverage(made_up(8000, 0.04, 0.03, seed=1), floors)
     assert other["e_68"] == pytest.approx(0.683, abs=0.012) and other["e_95"] == pytest.approx(
         0.95, abs=0.008
     )
@@ -66,7 +66,7 @@ def test_the_floors_that_were_left_out_are_found_and_mend_the_coverage():
 
 @pytest.mark.parametrize("scale", [0.7, 1.6])
 def test_intervals_that_are_too_wide_or_too_narrow_everywhere_are_scaled(scale):
-    errors = made_up(20_000, 0, 0)
+    errors = made_up(8000, 0, 0)
     errors["e1_error"] *= scale
     errors["e2_error"] *= scale
     floors = fit_floors(errors)
@@ -74,16 +74,36 @@ def test_intervals_that_are_too_wide_or_too_narrow_everywhere_are_scaled(scale):
     assert floors["flux_scale"] == pytest.approx(1.0, rel=0.06)
 
 
+def test_targets_without_errors_are_left_out_and_too_few_are_refused():
+    errors = made_up(4000, 0.04, 0.03)
+    errors["mag_sigma"][:1500] = np.nan
+    floors = fit_floors(errors)
+    assert list(floors) == ["shape", "flux", "shape_scale", "flux_scale", "tails"]
+    assert floors["flux"] == pytest.approx(0.03, rel=0.5)
+    with pytest.raises(ShardError, match="errors of 30 targets are known"):
+        fit_floors(errors[1500:1530])
+
+
+def test_tails_are_found_with_which_wide_intervals_hold_too():
+    errors, rng = made_up(4000, 0, 0), np.random.default_rng(7)
+    for name in ("e1", "e2", "mag"):
+        errors[f"{name}_error"] = errors[f"{name}_sigma"] * rng.standard_t(3, 4000) / 1.197
+    assert coverage(errors, {"shape": 0.0, "flux": 0.0})["e_95"] < 0.93
+    floors = fit_floors(errors)
+    assert floors["tails"] in (2.0, 3.0, 4.0)
+    assert coverage(errors, floors)["e_95"] == pytest.approx(0.9545, abs=0.012)
+    assert fit_floors(made_up(4000, 0, 0))["tails"] in (0.0, 8.0)
+
+
 def test_scales_and_floors_together_hold_for_faint_and_bright_ones():
-    errors = made_up(20_000, 0.02, 0.02)
+    errors = made_up(8000, 0.02, 0.02)
     faint = errors["e1_sigma"] > np.median(errors["e1_sigma"])
     for name in ("e1_error", "e2_error"):
         errors[name][faint] *= 1.4
     floors = fit_floors(errors)
-    assert coverage(errors, floors)["e_68"] == pytest.approx(0.683, abs=0.005)
+    assert coverage(errors, floors)["e_68"] == pytest.approx(0.683, abs=0.008)
     for part in (errors[faint], errors[~faint]):
-        alone = {**fit_floors(errors), "shape_scale": 1.0, "shape": 0.0}
-        assert abs(coverage(part, floors)["e_68"] - 0.683) < abs(coverage(part, alone)["e_68"] - 0.683)
+        assert coverage(part, floors)["e_68"] == pytest.approx(0.683, abs=0.04)
 
 
 def test_coverage_can_be_told_by_signal_to_noise_and_leaves_out_what_was_not_measured():

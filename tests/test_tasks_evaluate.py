@@ -260,11 +260,11 @@ def test_a_released_package_carries_the_errors_measured_for_it_and_no_other(repo
     assert evaluate(repo, "useTrainedModel=True", output="forRelease") == 0
     path = tmp_path / "mine.vae.zip"
     command = [str(repo), "--campaign", "toy", "-i", "forRelease", "--output", str(path)]
-    assert release([*command, "--floors", "0.01", "0.02", "1.1", "1.2"]) == 0
+    assert release([*command, "--floors", "0.01", "0.02", "1.1", "1.2", "4"]) == 0
     released, summary = ModelPackage.load(path), read(repo, "vae_stampSummary", "forRelease")
     assert released.name == "mine"
     assert released.card["posterior_floors"] == {
-        "shape": 0.01, "flux": 0.02, "shape_scale": 1.1, "flux_scale": 1.2,
+        "shape": 0.01, "flux": 0.02, "shape_scale": 1.1, "flux_scale": 1.2, "tails": 4.0,
     }  # fmt: skip
     assert set(released.parts) == set(package.parts)
     measured = released.card["measured"]

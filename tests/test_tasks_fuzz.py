@@ -88,11 +88,8 @@ def clean_case(fwhm=0.7, scale=0.2):
     )
 
 
-# Left out until those tests pass that are expected to fail, in test_deblending_bad_input and _unchanged: what
-# draws tell, which changes with the number of a source; small batches, for which Keras rounds otherwise, and
-# refinement's; homogenised exposures, in which damage spreads; tiny variances; children that are nowhere.
-DRAWN = {"deblend_vae_e1Err", "deblend_vae_e2Err", "deblend_vae_magErr"}
-BATCH_SIZES, BATCHED, SPREADING, TINY, NOWHERE = (256,), True, 0.35, (1e-30,), 6
+# FWHM [arcsec] of a PSF so sharp that exposures are homogenised, by transforms that spread last bits of damage.
+SHARP = 0.35
 
 
 # -- damage ----------------------------------------------------------------------------------
@@ -101,9 +98,7 @@ BATCH_SIZES, BATCHED, SPREADING, TINY, NOWHERE = (256,), True, 0.35, (1e-30,), 6
 def odd_number(rng, *more):
     """Most often one that is none."""
     others = (0.0, 1e30, -1e30, 3e38, 1e10, -1e4, 1e-30, 1e-45, *more)
-    return rng.choice(
-        (np.nan, np.inf, -np.inf) if rng.random() < 0.5 else [k for k in others if k not in TINY]
-    )
+    return rng.choice((np.nan, np.inf, -np.inf) if rng.random() < 0.5 else others)
 
 
 def somewhere(case, rng):
@@ -161,7 +156,7 @@ def odd_peaks(case, rng):
         (40.0, -33.0), (1e6, 1e6), (-1e9, 3.0), (3.0, 1e30),
         (np.nan, 50.0), (50.0, np.nan), (np.nan, np.nan), (np.inf, 20.0), (20.0, -np.inf),
     ]  # fmt: skip
-    new = [places[k] for k in rng.integers(len(places) - NOWHERE, size=rng.integers(1, 4))]
+    new = [places[k] for k in rng.integers(len(places), size=rng.integers(1, 4))]
     case.parents[number] = (spans, new + (peaks if rng.random() < 0.5 else []))
 
 
@@ -254,7 +249,7 @@ def draw_settings(rng):
         "fluxTie": float(rng.choice([0.0, 0.05])),
         "nSamples": int(rng.choice([0, 0, 12])),
         "doConserveFlux": bool(rng.random() < 0.5),
-        "batchSize": int(rng.choice(BATCH_SIZES)),
+        "batchSize": int(rng.choice([256, 3])),
         "maxRefineSteps": 2,
         "processSingles": bool(rng.random() < 0.9),
         "minCoreCoverage": float(rng.choice([0.0, 0.2, 1.0])),
@@ -317,7 +312,7 @@ def far_rows(result):
         place = record["deblend_peak_center_y"], record["deblend_peak_center_x"]
         if not FAR + X0 <= place[1] < SHAPE[1] + X0:
             continue
-        names = record.schema.getNames() - {"id"} - DRAWN
+        names = record.schema.getNames() - {"id"}
         row = rows[place] = {name: np.asarray(record[name]).tobytes() for name in names}
         if record.getFootprint().isHeavy():
             row["heavy"] = record.getFootprint().getImageArray().tobytes()
@@ -367,7 +362,7 @@ def fuzz_once(seed, networks):
             np.testing.assert_array_equal(now, then, "what was given was changed")
     except AssertionError as error:
         raise AssertionError(f"{told}\n{error}") from error
-    if local and seeing != SPREADING and not (BATCHED and case.settings["refine"]):
+    if local and seeing != SHARP:
         found = differences(far_rows(run(plain, networks[name])), far_rows(result))
         assert not found, f"{told}\nfar sources differ: {found[:8]}"
 

@@ -13,13 +13,15 @@ pytest.importorskip("lsst.pipe.base")
 
 from test_tasks_deblend import SIGMA, KnownNetwork, gaussian, make_inputs, make_task  # noqa: E402
 
+from lsst.meas.extensions.vae import deblendVaeTask  # noqa: E402
+
 
 class Network(KnownNetwork):
     def own_psfs(self):
         return np.repeat(gaussian((63, 63), 31, 31)[None], 2, axis=0)
 
 
-def run(hidden, maxPasses, sources):
+def run(hidden, maxPasses, sources, **changes):
     """Deblend with only some of the sources' peaks given; the others are in the image all the same."""
     exposure, merged = make_inputs(sources=[s for k, s in enumerate(sources) if k not in hidden])
     rng = np.random.default_rng(1)
@@ -28,7 +30,7 @@ def run(hidden, maxPasses, sources):
         y, x, flux = sources[k]
         light = flux * gaussian((120, 170), round(y - 0.5) + 0.5, round(x - 0.5) + 0.5)
         exposure.image.array[:] += np.stack([light, 2 * light])
-    task = make_task(maxPasses=maxPasses)
+    task = make_task(maxPasses=maxPasses, **changes)
     task._network = Network()
     return task.run(exposure, None, merged), merged
 
@@ -47,12 +49,35 @@ def test_a_hidden_peak_becomes_a_child_of_its_own_with_its_flux():
     found = children[3]
     assert np.hypot(found.get("deblend_peak_center_x") - x, found.get("deblend_peak_center_y") - y) < 1.5
     assert found.get("deblend_scarletFlux") == pytest.approx(2 * flux, rel=0.1)
+    # Later steps measure a child in one of the bands that its peak is flagged in.
+    assert found.get("merge_peak_g") and found.get("merge_peak_r")
     parent = next(r for r in result.objectParents if r.getId() == children[0].getParent())
     assert parent.get("deblend_nPeaks") == 4
     # The caller's footprints are left as they were, and ids are not given twice.
     assert [len(r.getFootprint().peaks) for r in merged] == [3, 1]
     ids = [r.get("deblend_peakId") for r in children]
     assert len(set(ids)) == len(ids)
+
+
+def test_a_parent_gets_no_more_peaks_than_it_may_have():
+    result, _ = run({4}, 3, [*KNOWN, IN_BLEND], maxNumberOfPeaks=3)
+    assert [r.get("deblend_vae_detectionPass") for r in result.deblendedCatalog] == [1, 1, 1, 1]
+
+
+def test_what_failed_in_a_quick_pass_has_another_chance(monkeypatch):
+    calls = []
+    work = deblendVaeTask.deblend_blend
+
+    def failing(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == 1:
+            raise MemoryError
+        return work(*args, **kwargs)
+
+    monkeypatch.setattr(deblendVaeTask, "deblend_blend", failing)
+    result, _ = run(set(), 2, KNOWN)
+    assert len(calls) > 1 and not any(r.get("deblend_failed") for r in result.deblendedCatalog)
+    assert len(result.deblendedCatalog) == 4
 
 
 def test_with_one_pass_peaks_are_taken_as_they_are():

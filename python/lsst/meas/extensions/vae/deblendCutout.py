@@ -324,8 +324,12 @@ def _hidden(cutout, psfs, result, threshold):
     from .deblending.iterate import IterationSettings, new_peaks
     from .deblending.stamps import check_cube
 
-    images, variance, good = check_cube(cutout.images, cutout.variance, cutout.bad)
-    scene = result.scene(images.shape)
+    # Detection knows nothing of units, and some have no room in single precision.
+    with np.errstate(all="ignore"):
+        noise2 = [np.median(v[v > 0]) if (v > 0).any() else 1.0 for v in cutout.variance]
+    unit = np.sqrt(noise2)[:, None, None]
+    images, variance, good = check_cube(cutout.images / unit, cutout.variance / unit**2, cutout.bad)
+    scene = result.scene(images.shape) / unit
     settings = IterationSettings(threshold=threshold)
     return new_peaks(images, variance, good, psfs, scene, cutout.centres, settings)[:, :2]
 

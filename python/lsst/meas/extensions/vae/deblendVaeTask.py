@@ -22,7 +22,7 @@ from .deblending.iterate import IterationSettings
 from .deblending.matching import match_images
 from .deblending.stamps import check_cube
 from .deblendingCatalogs import Deblended, collect
-from .deblendingParents import deblendCatching, planParents
+from .deblendingParents import deblendCatching, numberPeaks, planParents
 from .deblendingPasses import addHiddenPeaks
 from .deblendingSchema import Schemas
 from .exposureChecks import ExposurePsfs, depthMismatch, pixelRatio, psfsAt, selectBands
@@ -74,7 +74,7 @@ class DeblendVaeConfig(Config):
         ge=1,
         le=20,
         description="Passes of detection at most. From the second on, peaks that stand out of what all "
-        "models leave are added to the parents whose footprints they lie in, with "
+        "models leave are added to the parents whose footprints they lie in, up to maxNumberOfPeaks, with "
         "deblend_vae_detectionPass; 1 takes the peaks as they are.",
     )
     passThreshold: float = Field(
@@ -83,7 +83,7 @@ class DeblendVaeConfig(Config):
     nSamples: int = Field(
         0,
         ge=0,
-        le=100_000,
+        le=10_000,
         description="Draws from the posterior of each source, which give the errors of its shape and "
         "magnitude in referenceBand (half a millisecond each); 0 for none.",
     )
@@ -368,7 +368,8 @@ class DeblendVaeTask(VaeTask):
                 self.network,
                 IterationSettings(threshold=self.settings.passThreshold),
                 self.settings.maxPasses,
-                lambda: self._deblendPeaks(matched, todo, _centres(todo, cubes), psfs, refine=False),
+                self.settings.maxNumberOfPeaks,
+                lambda: self._deblendPeaks(matched, todo, _centres(todo, cubes), psfs, quick=True),
                 self.log,
             )
         centres = _centres(todo, cubes)
@@ -378,7 +379,7 @@ class DeblendVaeTask(VaeTask):
             len(todo),
             sum(job.lost for job in jobs),
         )
-        result = self._deblendPeaks(matched, todo, centres, psfs, refine=self.settings.refine)
+        result = self._deblendPeaks(matched, todo, centres, psfs)
         off = None
         if result is not None:
             off = depthMismatch(result.noise, self.network, self.settings.depthTolerance)
@@ -440,8 +441,9 @@ class DeblendVaeTask(VaeTask):
             log=self.log,
         )
 
-    def _deblendPeaks(self, matched, jobs, centres, psfs, *, refine):
+    def _deblendPeaks(self, matched, jobs, centres, psfs, *, quick=False):
         settings, centres = self.settings, matched.places(centres)
+        numberPeaks(jobs)
 
         def deblend(part):
             return deblend_blend(
@@ -456,12 +458,12 @@ class DeblendVaeTask(VaeTask):
                     prior_width=settings.priorWidth,
                     min_core_coverage=settings.minCoreCoverage,
                     batch_size=settings.batchSize,
-                    refine=refine,
+                    refine=settings.refine and not quick,
                     max_steps=settings.maxRefineSteps,
                     latent_weight=settings.latentWeight,
                     model_error=settings.modelError,
                     flux_tie=settings.fluxTie,
-                    n_samples=settings.nSamples if refine == settings.refine else 0,
+                    n_samples=0 if quick else settings.nSamples,
                 ),
                 progress=LoggedProgress(self.log, "sources of this round deblended"),
             )
@@ -525,12 +527,10 @@ class DeblendVaeTask(VaeTask):
 
 
 def _centres(jobs, cubes):
-    """y and x of all peaks in the exposure's own pixels, ``[n, 2]``; numbers the first of each parent."""
-    peaks, (x0, y0) = [], cubes.xy0
-    for job in jobs:
-        job.first = len(peaks)
-        peaks += job.peaks
-    return np.array([(peak.getFy() - y0, peak.getFx() - x0) for peak in peaks]).reshape(-1, 2)
+    """y and x of all peaks in the exposure's own pixels, ``[n, 2]``."""
+    x0, y0 = cubes.xy0
+    places = [(peak.getFy() - y0, peak.getFx() - x0) for job in jobs for peak in job.peaks]
+    return np.array(places).reshape(-1, 2)
 
 
 def _peakSchema(catalog):

@@ -174,11 +174,14 @@ def _childFootprint(job, k, found, peakNames):
     parent, peak = job.record.getFootprint(), job.peaks[k]
     x0, y0 = found.cubes.xy0
     size = found.result.models.shape[-1]
-    top, left = stamp_origin(peak.getFx() - x0, peak.getFy() - y0, size)
+    # The whole pixel is somewhere, even where the position is NaN or infinite.
+    places = (peak.getFx(), peak.getIx()), (peak.getFy(), peak.getIy())
+    x, y = (place if abs(place - pixel) <= 1 else pixel for place, pixel in places)
+    top, left = stamp_origin(x - x0, y - y0, size)
     types = typesOf(parent)
     box = types.Box2I(types.Point2I(left + x0, top + y0), types.Extent2I(size, size))
     child = types.Footprint(parent.spans.clippedTo(box), parent.peaks.schema)
-    new = child.addPeak(peak.getFx(), peak.getFy(), peak.getPeakValue())
-    for name in ("id", "i_x", "i_y", *peakNames):
+    new = child.addPeak(x, y, peak.getPeakValue())
+    for name in ("id", "f_x", "f_y", "i_x", "i_y", *peakNames):
         new.set(name, peak.get(name))
     return child

@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which parents are deblended, which are not and why, and what fails alone."""
 
-__all__ = ["ParentJob", "deblendCatching", "planParents"]
+__all__ = ["ParentJob", "deblendCatching", "numberPeaks", "planParents"]
 
 import dataclasses
 
@@ -164,6 +164,20 @@ def _isMasked(footprint, cubes, limits, present):
     )
 
 
+def numberPeaks(jobs):
+    """Set ``first`` of parents whose peaks are deblended in their order, and forget what failed before.
+
+    Parameters
+    ----------
+    jobs : `list` [`ParentJob`]
+        Parents to deblend.
+    """
+    first = 0
+    for job in jobs:
+        job.first, job.error = first, ""
+        first += len(job.peaks)
+
+
 def deblendCatching(jobs, deblend, log):
     """Deblend parents; where that fails, find those at fault and do the others.
 
@@ -173,7 +187,7 @@ def deblendCatching(jobs, deblend, log):
         Parents to deblend, with ``first`` set in their order. Of those that
         fail ``error`` is set, and the peaks count as failed.
     deblend : callable
-        Given a `slice` of all peaks it returns their
+        Given numbers of peaks (a `slice` or an array) it returns their
         `~.deblending.DeblendResult`.
     log : `logging.Logger`
         For failures.
@@ -194,10 +208,10 @@ def deblendCatching(jobs, deblend, log):
     while waiting:
         part = waiting.pop()
         first = part[0].first if part else 0
-        count = sum(len(job.peaks) for job in part)
+        peaks = slice(first, first + sum(len(job.peaks) for job in part))
         calls += 1
         try:
-            pieces.append((count, deblend(slice(first, first + count))))
+            pieces.append((peaks, deblend(peaks)))
         except VaeError:
             raise
         except Exception as error:
@@ -208,8 +222,20 @@ def deblendCatching(jobs, deblend, log):
             for job in part:
                 job.error = type(error).__name__
             log.error("Deblending %s failed: %s: %s", _names(part), type(error).__name__, error)
-            pieces.append((count, None))
-    return pieces[0][1] if len(pieces) == 1 else _joined(pieces, total)
+    if not pieces:
+        return None
+    if len(pieces) == 1:
+        return _joined(pieces, total) if any(job.error for job in jobs) else pieces[0][1]
+    # What is left is solved together, as if what failed had not been there; unless all of it is too much.
+    left = [np.arange(job.first, job.first + len(job.peaks)) for job in jobs if not job.error]
+    left = np.concatenate(left)
+    try:
+        return _joined([(left, deblend(left))], total)
+    except VaeError:
+        raise
+    except Exception as error:
+        log.warning("Parents are solved in %d parts: %s: %s", len(pieces), type(error).__name__, error)
+        return _joined(pieces, total)
 
 
 def _names(jobs):
@@ -218,20 +244,14 @@ def _names(jobs):
 
 
 def _joined(pieces, total):
-    """One result of several; pieces that failed hold NaN, 0, True and `None`."""
-    worked = [piece for _, piece in pieces if piece is not None]
-    if not worked:
-        return None
-    values = {}
-    for field in dataclasses.fields(worked[0]):
-        like = getattr(worked[0], field.name)
+    """One result of several; peaks of none hold NaN, 0, True and `None`."""
+    values, one = {}, pieces[0][1]
+    for field in dataclasses.fields(one):
+        like = getattr(one, field.name)
         if like is None:
             continue
         fill = {"f": np.nan, "b": True, "O": None}.get(like.dtype.kind, 0)
         whole = values[field.name] = np.full((total, *like.shape[1:]), fill, like.dtype)
-        place = 0
-        for count, piece in pieces:
-            if piece is not None:
-                whole[place : place + count] = getattr(piece, field.name)
-            place += count
-    return dataclasses.replace(worked[0], **values)
+        for peaks, piece in pieces:
+            whole[peaks] = getattr(piece, field.name)
+    return dataclasses.replace(one, **values)

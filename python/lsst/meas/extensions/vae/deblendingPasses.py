@@ -11,8 +11,11 @@ import numpy as np
 from .afw.adapters import typesOf
 from .deblending.iterate import middle_psfs, new_peaks
 
+# A pixel above so many sigma shows its peak in a band.
+_SHOWS = 3.0
 
-def addHiddenPeaks(jobs, cubes, matched, psfs, network, settings, maxPasses, deblend, log):
+
+def addHiddenPeaks(jobs, cubes, matched, psfs, network, settings, maxPasses, maxPeaks, deblend, log):
     """Detect on the residual of a quick deblending, and add peaks, until nothing is new.
 
     Parameters
@@ -32,6 +35,8 @@ def addHiddenPeaks(jobs, cubes, matched, psfs, network, settings, maxPasses, deb
         Of detection.
     maxPasses : `int`
         Passes at most, that of the peaks at hand the first.
+    maxPeaks : `int`
+        Peaks that a parent may have; 0 or less for no limit.
     deblend : callable
         Gives the `~.deblending.DeblendResult` of the peaks of all parents
         that are deblended, in the pixels that the network sees.
@@ -54,13 +59,13 @@ def addHiddenPeaks(jobs, cubes, matched, psfs, network, settings, maxPasses, deb
             matched.good,
             middle,
             scene,
-            known[np.isfinite(known).all(axis=1)],
+            known,
             settings,
         )
-        added = _shareOut(matched.own_places(found[:, :2]), jobs, cubes, number)
+        added = _shareOut(matched.own_places(found[:, :2]), jobs, cubes, number, maxPeaks)
         outside = len(found) - added
         log.info(
-            "Pass %d: %d new peaks; %d more lie in no footprint that is deblended", number, added, outside
+            "Pass %d: %d new peaks; %d more lie in no footprint that may have them", number, added, outside
         )
         if not added:
             return
@@ -71,7 +76,7 @@ def _place(peak, cubes):
     return peak.getFy() - y0, peak.getFx() - x0
 
 
-def _shareOut(places, jobs, cubes, number):
+def _shareOut(places, jobs, cubes, number, maxPeaks):
     """Give each new peak to the parent whose footprint it lies in; how many there were."""
     x0, y0 = cubes.xy0
     nextId = 1 + max((int(peak.get("id")) for job in jobs for peak in job.peaks), default=0)
@@ -81,15 +86,29 @@ def _shareOut(places, jobs, cubes, number):
     for y, x in places:
         point = types.Point2I(round(x) + x0, round(y) + y0)
         for job, footprint in todo:
+            if 0 < maxPeaks <= len(job.peaks):
+                continue
             if footprint.getBBox().contains(point) and footprint.contains(point):
                 # A footprint of its own, lest the caller's change.
                 own = types.Footprint(footprint.spans, footprint.peaks.schema)
-                value = np.nan_to_num(cubes.images[:, round(y), round(x)]).max()
-                peak = own.addPeak(x + x0, y + y0, float(value))
+                pixels = cubes.images[:, round(y), round(x)], cubes.variance[:, round(y), round(x)]
+                peak = own.addPeak(x + x0, y + y0, float(np.nan_to_num(pixels[0]).max()))
                 peak.setIx(point[0])
                 peak.setIy(point[1])
                 peak.set("id", nextId + added)
+                _flagBands(peak, cubes.bands, *pixels)
                 job.addPeak(peak, number)
                 added += 1
                 break
     return added
+
+
+def _flagBands(peak, bands, image, variance):
+    """Set the flags of bands that show a peak, as merging detections does: later steps take one of these."""
+    with np.errstate(all="ignore"):
+        snr = np.nan_to_num(np.where(variance > 0, image / np.sqrt(variance), 0.0))
+    names = set(peak.getSchema().getNames())
+    for band, value in zip(bands, snr, strict=True):
+        name = f"merge_peak_{band}"
+        if name in names:
+            peak.set(name, bool(value >= min(_SHOWS, snr.max())))

@@ -15,7 +15,7 @@ from .command import runCommand
 from .errors import RepositoryError
 
 # What a card holds of the errors of posteriors; see `~.network.model.Network.floors`.
-FLOORS = "shape", "flux", "shape_scale", "flux_scale"
+FLOORS = "shape", "flux", "shape_scale", "flux_scale", "tails"
 
 
 def makeParser() -> argparse.ArgumentParser:

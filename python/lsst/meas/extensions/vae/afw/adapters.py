@@ -65,9 +65,12 @@ class Cubes:
 
     def places(self, footprint):
         """y and x in the arrays of a footprint's pixels, those that lie on the exposure."""
-        y, x = (np.asarray(places) for places in footprint.spans.indices())
         x0, y0 = self.xy0
         ny, nx = self.images.shape[1:]
+        # Clipped first: a footprint may be far larger than the exposure.
+        types = typesOf(footprint)
+        box = types.Box2I(types.Point2I(x0, y0), types.Extent2I(nx, ny))
+        y, x = (np.asarray(places) for places in footprint.spans.clippedTo(box).indices())
         inside = (y >= y0) & (y < y0 + ny) & (x >= x0) & (x < x0 + nx)
         return y[inside] - y0, x[inside] - x0
 

@@ -15,7 +15,10 @@ from .posterior import draw_posterior
 from .refine import refine
 from .stamps import check_cube, cut_stamps
 
-__all__ = ["DeblendResult", "DeblendSettings", "deblend_blend"]
+__all__ = ["DeblendResult", "DeblendSettings", "deblend_blend", "stamp_chi2"]
+
+# Sources whose PSFs are kept, of a tenth of a megabyte each.
+_MOST_PSFS = 2000
 
 
 @dataclass(frozen=True)
@@ -100,16 +103,16 @@ class DeblendResult:
         Too few good pixels at the centre, or a centre outside the cube.
     novelty : `numpy.ndarray`, float64 ``[n]``
         How unlike the galaxies of the network's training a source is: the
-        squared Mahalanobis distance of its refined latents from theirs, a
-        latent dimension. NaN without refinement (a deblender's encoder takes
-        liberties where the decoder does not mind), for networks whose card
-        does not tell, and where ``failed``.
+        squared Mahalanobis distance of its refined latents from theirs, along
+        the directions that pixels can tell, divided by the number of latents.
+        NaN without refinement (a deblender's encoder takes liberties where
+        the decoder does not mind), for networks whose card does not tell, and
+        where ``failed``.
     noise : `numpy.ndarray`, float32 ``[n, band]``
         Standard deviation of the background about the source; infinite for a
         missing band, NaN where ``failed``.
     chi2 : `numpy.ndarray`, float64 ``[n]``, or `None`
-        Of the good pixels of the stamp with all models subtracted, divided by
-        their number; NaN where ``failed``.
+        See `stamp_chi2`.
     iterations : `numpy.ndarray`, int64 ``[n]``, or `None`
         Steps of refinement that improved the source.
     converged : `numpy.ndarray` of `bool`, ``[n]``, or `None`
@@ -226,6 +229,7 @@ def deblend_blend(
         raise ImageError(f"centres have shape {centres.shape}: expected [n, 2], y and x of each source")
     centres = centres.reshape(-1, 2)
     n, shape, size = len(centres), images.shape[1:], network.stamp_size
+    psfs = _remembering(psfs)
     with np.errstate(invalid="ignore"):
         inside = ((centres >= -0.5) & (centres < np.array(shape) - 0.5)).all(axis=1)
     result = DeblendResult(
@@ -261,10 +265,56 @@ def deblend_blend(
         result.draws = np.full(n, None)
         for k in done:
             seen = psfs(centres[[k]])[0] if callable(psfs) else psfs
-            result.draws[k] = draw_posterior(
-                result, k, network, settings.n_samples, seed=settings.seed, psfs=seen
-            )
+            # The place, as numbers of sources change with others.
+            seed = [settings.seed, *centres[k].view(np.uint64).tolist()]
+            result.draws[k] = draw_posterior(result, k, network, settings.n_samples, seed=seed, psfs=seen)
     return result
+
+
+def stamp_chi2(residual, variance, good, result):
+    """How well models explain the stamps of their sources.
+
+    Parameters
+    ----------
+    residual, variance : `numpy.ndarray`, ``[band, y, x]``
+        Pixels less all models, and the variance.
+    good : `numpy.ndarray` of `bool`, ``[band, y, x]``
+        Pixels to use.
+    result : `DeblendResult`
+        Of the same pixels.
+
+    Returns
+    -------
+    chi2 : `numpy.ndarray`, float64 ``[n]``
+        Mean of residual^2 / variance over the good pixels of each stamp; NaN
+        where ``failed``, or where there are none.
+    """
+    chi2 = np.full(len(result.failed), np.nan)
+    for k in np.flatnonzero(~result.failed):
+        in_cube, _ = overlap(result.origins[k], result.models.shape[-1], residual.shape[1:])
+        use = good[:, *in_cube]
+        if use.any():
+            left, noise2 = (cube[:, *in_cube][use].astype(np.float64) for cube in (residual, variance))
+            chi2[k] = np.mean(left**2 / noise2)
+    return chi2
+
+
+def _remembering(psfs):
+    """PSFs that are asked for once each, as far as memory allows."""
+    if not callable(psfs):
+        return psfs
+    known = {}
+
+    def remembered(centres):
+        places = list(map(tuple, centres))
+        new = [place for place in dict.fromkeys(places) if place not in known]
+        if len(known) + len(new) > _MOST_PSFS:
+            return psfs(centres)
+        if new:
+            known.update(zip(new, psfs(np.array(new)), strict=True))
+        return np.stack([known[place] for place in places])
+
+    return remembered
 
 
 def _one_pass(stamps, index, network, settings, shape, result, psfs, centres):
@@ -358,10 +408,12 @@ def _refine(images, variance, good, done, centres, network, settings, result, ps
     templates = refined.templates[:, network.architecture.template_of_band]
     result.models[done] = templates * refined.fluxes.astype(np.float32)[:, :, None, None]
     result.latent_mean[done] = refined.latents
-    result.chi2[done], result.iterations[done] = refined.chi2, refined.iterations
+    result.chi2 = stamp_chi2(refined.residual, variance, good, result)
+    result.iterations[done] = refined.iterations
     result.converged[done], result.shifts[done] = refined.converged, refined.shifts
     result.covariance[done] = refined.covariance
-    sigma = np.sqrt(np.diagonal(refined.covariance, axis1=1, axis2=2))
+    # Rounding may leave a little less than nothing.
+    sigma = np.sqrt(np.maximum(np.diagonal(refined.covariance, axis1=1, axis2=2), 0))
     result.latent_sigma[done] = sigma[:, : network.latent_dim]
     if network.has_latent_prior:
         result.novelty[done] = refined.novelty

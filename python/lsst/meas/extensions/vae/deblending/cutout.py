@@ -77,7 +77,8 @@ def deblend(
     result : `DeblendResult`
         In the order of ``centres``; models, fluxes and draws in the order of
         ``bands`` and the unit of ``images``; without the covariance. Draws
-        are in the model's pixels.
+        are in the model's pixels, through the PSF that it saw: give none to
+        their ``ellipticities``.
 
     Raises
     ------

@@ -19,6 +19,9 @@ __all__ = ["solve_amplitudes"]
 # Neighbours whose freedom counts for the error of an amplitude, at most.
 _MOST_NEIGHBOURS = 60
 
+# Elements of such matrices that are looked up at once.
+_MOST_ELEMENTS = 1_000_000
+
 
 def solve_amplitudes(image, weight, templates, origins, prior_width=0.0):
     """Amplitudes of the templates of one band.
@@ -93,7 +96,7 @@ def _errors(gram, ridge, seen):
     with the number of sources and not with its cube.
     """
     errors = np.full(len(ridge), np.nan)
-    diagonal = gram.diagonal()
+    diagonal, together = gram.diagonal(), {}
     for k in np.flatnonzero(seen):
         part = slice(gram.indptr[k], gram.indptr[k + 1])
         near, shared = gram.indices[part], gram.data[part]
@@ -101,9 +104,18 @@ def _errors(gram, ridge, seen):
         if len(near) > _MOST_NEIGHBOURS:
             correlation = shared**2 / diagonal[near]
             near = near[np.argpartition(-correlation, _MOST_NEIGHBOURS)[:_MOST_NEIGHBOURS]]
-        block = gram[near][:, near].toarray() + np.diag(ridge[near])
-        inverse = np.linalg.solve(block, (near == k).astype(float))
-        errors[k] = np.sqrt(max(inverse[near == k][0], 0.0))
+        together.setdefault(len(near), []).append((k, near))
+    # Matrices of one size are solved at once, and each by itself all the same.
+    for size, members in together.items():
+        step = max(_MOST_ELEMENTS // size**2, 1)
+        for start in range(0, len(members), step):
+            numbers, near = (np.array(column) for column in zip(*members[start : start + step], strict=True))
+            rows, columns = (v.ravel() for v in np.broadcast_arrays(near[:, :, None], near[:, None, :]))
+            blocks = np.asarray(gram[rows, columns]).reshape(-1, size, size)
+            blocks[:, range(size), range(size)] += ridge[near]
+            own = near == numbers[:, None]
+            inverse = np.linalg.solve(blocks, own[..., None].astype(float))[..., 0]
+            errors[numbers] = np.sqrt(np.maximum(inverse[own], 0.0))
     return errors
 
 

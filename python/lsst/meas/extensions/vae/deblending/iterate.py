@@ -174,7 +174,7 @@ def deblend_field(
             progress=progress if len(centres) else None,
         )
 
-    quick = replace(deblend_settings, refine=False)
+    quick = replace(deblend_settings, refine=False, n_samples=0)
     result = solve(np.zeros((0, 2)), quick)  # which checks all shapes
     psf = middle_psfs(psfs, network, images.shape[1:])
     found, passes, stopped = np.zeros((0, 3)), [], "max_passes"
@@ -188,7 +188,7 @@ def deblend_field(
         # Models rule the memory, and are drawn again.
         result.models = None
         result = solve(found[:, :2], quick, result)
-    if deblend_settings.refine:
+    if deblend_settings != quick:
         result.models = None
         result = solve(found[:, :2], deblend_settings, result)
     return FieldResult(
@@ -230,6 +230,7 @@ def new_peaks(images, variance, good, psfs, scene, known, settings, saturated=No
         cube = cube - scene[seen]
         noise2 = _with_model_error(noise2, scene[seen], psf, settings.model_error)
     new = _peaks(cube, noise2, psf, good[seen], _of_bands(saturated, seen), settings)
+    known = known[np.isfinite(known).all(axis=1)]
     return new[_apart(new, known, images.shape[1:], _fwhm(psf), settings)] if len(known) else new
 
 

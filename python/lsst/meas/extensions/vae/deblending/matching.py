@@ -10,6 +10,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
+from .blend import stamp_chi2
 from .homogenise import MatchingKernels, matching_kernel, node_places, noise_correlation
 from .psf_range import PsfRange
 from .resample import Resampling
@@ -18,6 +19,9 @@ __all__ = ["MatchedImages", "is_psf", "match_images"]
 
 # A pixel is lost that takes more than this part of what is in it from bad ones.
 _MOST_LOST = 0.05
+
+# Times the median variance, and its root, beyond which a pixel counts as bad.
+_MOST_VARIANCE, _MOST_SIGMA = 1e4, 1e6
 
 # Sigma of the pixels that stand in for bad ones [pixel].
 _FILL_SIGMA = 2.0
@@ -98,6 +102,7 @@ class MatchedImages:
 
     def __init__(self, images, variance, good, psfs_at, psf_size):
         self.images, self.variance, self.good = images, variance, good
+        self._own = images, variance, good
         self._psfs_at, self._psf_size = psfs_at, psf_size
         self._grid, self._kernels = None, {}
 
@@ -171,7 +176,13 @@ class MatchedImages:
 
     def _filled(self, band):
         """Image and variance of a band with its bad pixels filled from those around, and the bad ones."""
-        good = self.good[band]
+        good = self.good[band].copy()
+        if good.any():
+            # Transforms would spread what is out of all measure.
+            usual = np.median(self.variance[band][good])
+            good &= (self.variance[band] < _MOST_VARIANCE * usual) & (
+                np.abs(self.images[band]) < _MOST_SIGMA * np.sqrt(usual)
+            )
         if good.all():
             return self.images[band], self.variance[band], ~good
         weight = gaussian_filter(good.astype(np.float32), _FILL_SIGMA)
@@ -225,7 +236,7 @@ class MatchedImages:
         -------
         result : `~.blend.DeblendResult` or `None`
             Models through the image's own PSF on its own pixels, with their
-            fluxes; origins, shifts and noise of these pixels. The covariance
+            fluxes; origins, shifts, noise and chi2 of these pixels. The covariance
             stays that of the network's pixels, and so do draws.
         """
         if result is None or not (self._kernels or self.resampled):
@@ -240,7 +251,12 @@ class MatchedImages:
             result = self._own_pixels(result, own_centres, done)
         fluxes = result.fluxes.copy()
         fluxes[done] = result.models[done].sum(axis=(2, 3), dtype=np.float64)
-        return replace(result, fluxes=fluxes)
+        result = replace(result, fluxes=fluxes)
+        if result.chi2 is not None:
+            images, variance, good = self._own
+            residual = images - result.scene(images.shape)
+            result = replace(result, chi2=stamp_chi2(residual, variance, good, result))
+        return result
 
     def _own_pixels(self, result, own_centres, done):
         size = self._grid.size(result.models.shape[-1])

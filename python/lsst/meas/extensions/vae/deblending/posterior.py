@@ -9,25 +9,27 @@ at the maximum (Laplace's approximation); after one pass, that of the encoder, w
 Neither knows what the decoder cannot draw: *floors*, fitted on scenes of the validation split and kept in the
 package's card, are added to ellipticities and fluxes.  Some galaxies are drawn far worse than most, so these
 errors have the tails of Student's t.  Nor does the curvature know how neighbours' errors go along with a
-source's own: after refinement the card's *scales* widen it.
+source's own, nor of other maxima: after refinement the card's *scales* widen it, and its *tails* are a
+Student's t too.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from ..errors import ImageError
 from ..network import fourier
 from ..simulation.metrics import ksb_shear
 
-__all__ = ["PosteriorDraws", "draw_posterior", "floor_errors"]
+__all__ = ["PosteriorDraws", "draw_posterior", "floor_errors", "tails"]
 
 # Latents that are decoded together.
 _BATCH = 500
 
 
-# Degrees of freedom of the floors' errors, and half of the 68.27 % interval of such a Student's t.
-_TAILS, _TAILS_WIDTH = 2, 1.3213
+# Degrees of freedom of the floors' errors.
+_FLOOR_TAILS = 2
 
 
 def floor_errors(rng, shape):
@@ -42,7 +44,26 @@ def floor_errors(rng, shape):
     -------
     errors : `numpy.ndarray`
     """
-    return rng.standard_t(_TAILS, shape) / _TAILS_WIDTH
+    return rng.normal(size=shape) * tails(rng, shape, _FLOOR_TAILS)
+
+
+def tails(rng, shape, freedom):
+    """Factors that turn Gaussian errors into Student's t with the same 68 % interval.
+
+    Parameters
+    ----------
+    rng : `numpy.random.Generator`
+    shape : `int` or `tuple` of `int`
+    freedom : `float`
+        Degrees of freedom; 0 for Gaussian errors.
+
+    Returns
+    -------
+    factors : `numpy.ndarray`
+    """
+    if not freedom:
+        return np.ones(shape)
+    return np.sqrt(freedom / rng.chisquare(freedom, shape)) / student_t.ppf(0.84134, freedom)
 
 
 @dataclass
@@ -64,6 +85,7 @@ class PosteriorDraws:
     fluxes: np.ndarray
     _network: object
     _noise: np.ndarray
+    _psfs: np.ndarray | None
     _transfer: np.ndarray | None
     _rng: np.random.Generator
 
@@ -91,15 +113,16 @@ class PosteriorDraws:
                 images[part] = fourier.shifted(images[part], self.shifts[part])
         return images
 
-    def ellipticities(self, band, psf):
+    def ellipticities(self, band, psf=None):
         """Ellipticities, as the paper measures them (KSB; Arcelin et al. 2020, section 4.1).
 
         Parameters
         ----------
         band : `str`
             Band, of the network's.
-        psf : `numpy.ndarray`, ``[y, x]``
-            Its PSF with the pixel.
+        psf : `numpy.ndarray`, ``[y, x]``, optional
+            Its PSF with the pixel; that of the draws by default, which is another than the image's where that
+            was homogenised or resampled.
 
         Returns
         -------
@@ -107,6 +130,9 @@ class PosteriorDraws:
             (a-b)/(a+b) times cos and sin of twice the angle, with the network's own error; NaN for draws
             without a measurable shape.
         """
+        if psf is None:
+            psfs = self._network.own_psfs() if self._psfs is None else self._psfs
+            psf = psfs[_number(self._network, band)]
         e = np.array([ksb_shear(image, psf)[:2] for image in self.shapes(band)]).reshape(-1, 2)
         return e + floor_errors(self._rng, e.shape) * self._network.floors["shape"]
 
@@ -135,8 +161,8 @@ def draw_posterior(result, index, network, n_samples, *, seed=0, psfs=None):
         The network that made it.
     n_samples : `int`
         How many draws; 10 000 take seconds (Arcelin et al. 2020, figure C1).
-    seed : `int`, optional
-        The same seed gives the same draws.
+    seed : `int` or sequence of `int`, optional
+        The same seed gives the same draws; of one number, others for each source.
     psfs : array-like, ``[band, y, x]``, optional
         PSF images at the source, for conditional networks; the survey's own by default.
 
@@ -156,7 +182,7 @@ def draw_posterior(result, index, network, n_samples, *, seed=0, psfs=None):
         raise ImageError(f"source {index} has no model (failed): there is nothing to draw from")
     if n_samples < 1:
         raise ImageError(f"n_samples is {n_samples}: expected 1 at least")
-    rng = np.random.default_rng([seed, index % n])
+    rng = np.random.default_rng(seed if np.ndim(seed) else [seed, index % n])
     latents, fluxes = result.latent_mean[index].astype(float), result.fluxes[index]
     shift = np.zeros(2) if result.shifts is None else result.shifts[index]
     shifts = np.broadcast_to(shift, (n_samples, 2))
@@ -167,7 +193,8 @@ def draw_posterior(result, index, network, n_samples, *, seed=0, psfs=None):
         spread = vectors * np.sqrt(np.maximum(values, 0.0))
         spread[: -len(fluxes)] *= network.floors["shape_scale"]
         spread[-len(fluxes) :] *= network.floors["flux_scale"]
-        draws = mean + rng.normal(size=(n_samples, len(mean))) @ spread.T
+        draws = rng.normal(size=(n_samples, len(mean))) @ spread.T
+        draws = mean + draws * tails(rng, (n_samples, 1), network.floors["tails"])
         latents, fluxes = draws[:, : len(latents)], draws[:, -len(fluxes) :]
         if not network.knows_shifts:
             shifts = draws[:, latents.shape[1] : latents.shape[1] + 2]
@@ -178,7 +205,7 @@ def draw_posterior(result, index, network, n_samples, *, seed=0, psfs=None):
     # One error for all bands: what a shape lacks, it lacks in all of them.
     fluxes = fluxes * np.exp(network.floors["flux"] * floor_errors(rng, (n_samples, 1)))
     return PosteriorDraws(
-        latents, shifts, fluxes, network, result.noise[index], network.transfer(psfs, 1), rng
+        latents, shifts, fluxes, network, result.noise[index], psfs, network.transfer(psfs, 1), rng
     )
 
 

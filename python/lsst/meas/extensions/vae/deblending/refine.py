@@ -12,8 +12,9 @@ where p(z) is the Gaussian of the prior encoder's latents of isolated galaxies (
 faint galaxies less like the usual, and so less round), and p(flux | z) lets each
 band's flux differ from the decoder's by a relative width, and from the one that it starts with by another
 (the encoder has learned to leave out neighbours that nobody detected; the pixels have not).  A source's own
-parameters are solved for together, sources in turn: those that share light are never in the same batch, so
-that every step sees its neighbours as they are, and lowers the sum of squares of all.  Derivatives of the
+parameters are solved for together, sources in turn: those near enough to share much light never take the
+same turn, so that every step sees its neighbours as they are; farther ones, whose stamps just overlap, see
+each other as they were before the turn, whatever the order of the sources.  Derivatives of the
 decoder are differences, which any engine can take, along the directions of the latent space that pixels can
 tell (see `~.directions`); where the PSF leaves nothing finer, they are taken of every other pixel (*coarse*
 ones) only.
@@ -62,14 +63,15 @@ class Refined:
     latents : `numpy.ndarray`, float64 ``[n, latent]``
         Most probable latents.
     novelty : `numpy.ndarray`, float64 ``[n]``
-        Mean square of their standard normal coordinates.
+        Squared distance from the prior's mean, in its covariance, along the directions that pixels can tell;
+        divided by the number of latents.
     shifts : `numpy.ndarray`, float64 ``[n, 2]``
         y and x of the sources about the middle of their stamps [pixel]; 0 where the latents tell it.
     covariance : `numpy.ndarray`, float32 ``[n, parameter, parameter]``
         Of latents, shifts (where they are free) and fluxes, as the curvature near the maximum gives it,
         neighbours held.
-    chi2 : `numpy.ndarray`, float64 ``[n]``
-        Sum over the good pixels of the stamp of w (image - all models)^2, over their number.
+    residual : `numpy.ndarray`, float32 ``[band, y, x]``
+        The image less all models.
     iterations : `numpy.ndarray`, int64 ``[n]``
         Steps that were accepted.
     converged : `numpy.ndarray` of `bool`, ``[n]``
@@ -83,7 +85,7 @@ class Refined:
     novelty: np.ndarray
     shifts: np.ndarray
     covariance: np.ndarray
-    chi2: np.ndarray
+    residual: np.ndarray
     iterations: np.ndarray
     converged: np.ndarray
 
@@ -182,9 +184,10 @@ def refine(
     -------
     refined : `Refined`
     """
-    # In the order of its parameters.
-    told = (images, weight, origins, centres, latents, fluxes, noise, network, psfs)
-    problem = _Problem(*told, prior_width, latent_weight, flux_tie, tolerance)
+    problem = _Problem(
+        images, weight, origins, centres, latents, fluxes, noise, network, psfs,
+        prior_width, latent_weight, flux_tie, tolerance,
+    )  # fmt: skip
     with one_blas_thread():
         _visit(problem, centres, max_steps, tolerance, progress)
     return problem.result()
@@ -199,14 +202,17 @@ def _visit(problem, centres, max_steps, tolerance, progress):
     for _ in range(max_steps):
         gained, visited = np.zeros(n, bool), 0
         for number in range(colour.max(initial=-1) + 1):
-            turn = np.flatnonzero(active & (colour == number))
+            turn, changes = np.flatnonzero(active & (colour == number)), []
             for start in range(0, len(turn), _BATCH):
                 index = turn[start : start + _BATCH]
-                gain, undecided = problem.improve(index)
+                gain, undecided, change = problem.improve(index)
+                changes += zip(index, change, strict=True)
                 gained[index] = (gain > tolerance) | undecided
                 visited += len(index)
                 if progress is not None:
                     progress(visited, int(active.sum()))
+            for k, change in changes:
+                problem.subtract(k, change)
         problem.converged[active & ~gained] = True
         problem.converged[gained] = False
         active = np.array([gained[found].any() for found in near], bool)
@@ -241,7 +247,8 @@ class _Problem:
         self.coarseness = network.architecture.coarseness
         self.free_shift = not network.knows_shifts
         self.directions = sensitive_directions(network)
-        self.z = self.directions.coordinates(np.array(latents, dtype=np.float64))
+        # One product for each source, whose bits do not depend on how many there are.
+        self.z = self.directions.coordinates(np.array(latents, dtype=np.float64)[:, None])[:, 0]
         self.expected_shift = np.zeros((n, 2))
         if self.free_shift:
             self.expected_shift = centres - origins - (self.size - 1) / 2
@@ -266,7 +273,7 @@ class _Problem:
             drawn, own = self._draw(self.z[index, None], self.shift[index], self._transfer(index), index)
             self.templates[index], self.network_flux[index] = drawn[:, 0], own[:, 0]
             for k in index:
-                self._subtract(k, self._model(k))
+                self.subtract(k, self._model(k))
 
     # -- images ----------------------------------------------------------------
 
@@ -286,7 +293,8 @@ class _Problem:
     def _model(self, k):
         return self.flux[k].astype(np.float32)[:, None, None] * self.templates[k][self.template_of_band]
 
-    def _subtract(self, k, model):
+    def subtract(self, k, model):
+        """Take a model of a source off the residual."""
         in_cube, in_stamp = overlap(self.origins[k], self.size, self.shape)
         self.residual[:, *in_cube] -= model[:, *in_stamp]
 
@@ -309,6 +317,8 @@ class _Problem:
             What each gained in -2 ln(posterior).
         undecided : `numpy.ndarray` of `bool`, ``[m]``
             No step was small enough to gain anything, and smaller ones are left to try.
+        change : `list` of `numpy.ndarray`, ``[band, y, x]``
+            How models changed, still to be subtracted.
         """
         n_bands, n_latent = self.flux.shape[1], self.z.shape[1]
         weight = self._cut(self.weight, index)
@@ -363,10 +373,9 @@ class _Problem:
         old = [self._model(k) for k in index]
         self.z[index], self.shift[index], self.flux[index] = state[:3]
         self.templates[index], self.network_flux[index] = state[3:]
-        for k, model in zip(index, old, strict=True):
-            self._subtract(k, self._model(k) - model)
+        change = [self._model(k) - model for k, model in zip(index, old, strict=True)]
         gain = first - cost
-        return gain, (gain <= 0) & (self.damping[index] < 1e3)
+        return gain, (gain <= 0) & (self.damping[index] < 1e3), change
 
     def _derivatives(self, index, transfer):
         """Slopes of coarse templates ``[m, free, template, y x]`` and of fluxes ``[m, latent, band]``."""
@@ -467,23 +476,15 @@ class _Problem:
         return covariance
 
     def result(self):
-        n = len(self.z)
-        chi2 = np.full(n, np.nan)
-        for k in range(n):
-            in_cube, _ = overlap(self.origins[k], self.size, self.shape)
-            weight, left = self.weight[:, *in_cube], self.residual[:, *in_cube]
-            good = np.count_nonzero(weight)
-            if good:
-                chi2[k] = np.sum(weight * left**2, dtype=np.float64) / good
         return Refined(
             templates=self.templates,
             fluxes=self.flux,
             network_fluxes=self.network_flux,
-            latents=self.directions.latents(self.z),
-            novelty=(self.z**2).mean(axis=1),
+            latents=self.directions.latents(self.z[:, None])[:, 0],
+            novelty=(self.z**2).sum(axis=1) / len(self.directions.mean),
             shifts=self.shift,
             covariance=self._latent_covariance(),
-            chi2=chi2,
+            residual=self.residual,
             iterations=self.iterations,
             converged=self.converged,
         )

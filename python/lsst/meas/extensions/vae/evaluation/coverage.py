@@ -13,7 +13,7 @@ from astropy.table import Table
 from scipy.optimize import brentq
 
 from ..deblending import DeblendSettings, deblend_blend, draw_posterior
-from ..deblending.posterior import floor_errors
+from ..deblending.posterior import floor_errors, tails
 from ..errors import ShardError
 from ..simulation.metrics import ksb_shear
 from ..simulation.statistics import half_width
@@ -24,7 +24,13 @@ __all__ = ["coverage", "fit_floors", "posterior_errors"]
 _MAG = 2.5 / np.log(10)
 
 # Scales that are tried, and groups of equal size by what is expected in which intervals ought to hold.
-_SCALES, _GROUPS = np.geomspace(0.5, 4.0, 61), 4
+_SCALES, _GROUPS = np.geomspace(0.5, 4.0, 41), 4
+
+# Degrees of freedom that are tried; 0 for a Gaussian.
+_TAILS = (0.0, 8.0, 4.0, 3.0, 2.0)
+
+# Targets that a fit takes at least.
+_LEAST = 50
 
 
 def posterior_errors(sample, network, n_scenes, *, n_samples=100, settings=None, seed=0, progress=None):
@@ -134,8 +140,8 @@ def _without_floors(network):
 
 
 @lru_cache
-def _held_widths():
-    """Half 68.27 % and 95.45 % intervals of Gaussian noise of width 1 and the errors of a floor together.
+def _held_widths(freedom):
+    """Half 68.27 % and 95.45 % intervals of noise of width 1 and the errors of a floor together.
 
     Returns
     -------
@@ -144,7 +150,8 @@ def _held_widths():
     widths : `numpy.ndarray`, ``[2, floor]``
     """
     rng = np.random.default_rng(0)
-    noise, errors = rng.normal(size=100_000), floor_errors(rng, 100_000)
+    noise = rng.normal(size=100_000) * tails(rng, 100_000, freedom)
+    errors = floor_errors(rng, 100_000)
     floors = np.concatenate([[0.0], np.geomspace(0.01, 1000, 60)])
     widths = [np.percentile(np.abs(noise + floor * errors), [68.27, 95.45]) for floor in floors]
     return floors, np.transpose(widths)
@@ -152,7 +159,7 @@ def _held_widths():
 
 def _pulls(errors, floors, level=0):
     """Errors in units of the half-widths of what is expected of them, ellipticities' and magnitudes'."""
-    grid, widths = _held_widths()
+    grid, widths = _held_widths(floors.get("tails", 0.0))
 
     def pull(error, sigma, floor):
         error, sigma = np.asarray(error, dtype=float), np.maximum(np.asarray(sigma, dtype=float), 1e-9)
@@ -165,10 +172,11 @@ def _pulls(errors, floors, level=0):
 
 
 def fit_floors(errors):
-    """The scales and floors with which the 68.27 % intervals hold as many truths.
+    """The scales, floors and tails with which the 68.27 % and 95.45 % intervals hold as many truths.
 
-    With any scale there is a floor with which they do, over all targets; of these the one is taken with which
-    they hold most evenly for those with small and large errors.
+    For each scale there is a floor with which the 68.27 % intervals do, over all targets, unless they are too
+    wide without; of these the one is taken with which they hold most evenly for those with small and large
+    errors. The tails rule the others.
 
     Parameters
     ----------
@@ -178,15 +186,32 @@ def fit_floors(errors):
     Returns
     -------
     floors : `dict` [`str`, `float`]
-        ``shape`` and ``flux``, ``shape_scale`` and ``flux_scale``, as a card holds them.
+        ``shape`` and ``flux``, ``shape_scale`` and ``flux_scale``, and ``tails``, as a card holds them.
+
+    Raises
+    ------
+    ShardError
+        If there are too few targets with errors.
     """
-    floors = {}
+    told = np.all([np.isfinite(errors[name]) for name in errors.colnames], axis=0)
+    errors = errors[told]
+    if len(errors) < _LEAST:
+        raise ShardError(
+            f"errors of {len(errors)} targets are known: expected {_LEAST} at least; give more scenes"
+        )
+    fits = [_fit(errors, freedom) for freedom in _TAILS]
+    held = [coverage(errors, floors) for floors in fits]
+    return fits[int(np.argmin([abs(h["e_95"] - 0.9545) + abs(h["mag_95"] - 0.9545) for h in held]))]
+
+
+def _fit(errors, freedom):
+    floors = dict.fromkeys(("shape", "flux", "shape_scale", "flux_scale"), 0.0) | {"tails": freedom}
     for number, (name, column) in enumerate((("shape", "e1_sigma"), ("flux", "mag_sigma"))):
         groups = [errors[part] for part in np.array_split(np.argsort(errors[column]), _GROUPS)]
 
         def pulls(table, floor, scale, number=number):
             both = {"shape": floor, "flux": floor, "shape_scale": scale, "flux_scale": scale}
-            return _pulls(table, both)[number]
+            return _pulls(table, {**both, "tails": freedom})[number]
 
         best = np.inf
         for scale in _SCALES:
@@ -199,8 +224,10 @@ def fit_floors(errors):
 
 
 def _root(missing):
-    """Where a falling function is zero, from 0 to 1."""
-    return brentq(missing, 0.0, 1.0) if missing(0.0) > 0 else 0.0
+    """Where a falling function is zero, from 0 to 1; an end if it is nowhere."""
+    if missing(0.0) <= 0:
+        return 0.0
+    return brentq(missing, 0.0, 1.0, xtol=1e-5) if missing(1.0) < 0 else 1.0
 
 
 def coverage(errors, floors, snr=(0, np.inf)):

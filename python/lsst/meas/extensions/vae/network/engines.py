@@ -302,7 +302,8 @@ def _padded(run, inputs, batch_size):
     import keras
 
     count = len(inputs[0])
-    padded = min(batch_size, 1 << (count - 1).bit_length())
+    # Products of fewer rows than 16 take other ways, to other bits.
+    padded = max(16, min(batch_size, 1 << (count - 1).bit_length()))
     if padded > count:
         inputs = [np.concatenate([x, np.repeat(x[-1:], padded - count, axis=0)]) for x in inputs]
     return keras.tree.map_structure(lambda t: np.asarray(t, dtype=np.float32)[:count], run(*inputs))

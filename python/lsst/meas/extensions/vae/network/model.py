@@ -270,9 +270,10 @@ class Network:
     def floors(self):
         """What the decoder's own error adds to the posterior: half 68 % intervals of each component of the
         ellipticity (``shape``) and of the logarithm of the flux (``flux``), 0 if the card does not tell; and
-        ``shape_scale`` and ``flux_scale``, which widen the posterior of refinement."""
+        ``shape_scale`` and ``flux_scale``, which widen the posterior of refinement, and ``tails``, degrees of
+        freedom of its Student's t, 0 for a Gaussian."""
         told = self.package.card.get("posterior_floors", {})
-        return {"shape": 0.0, "flux": 0.0, "shape_scale": 1.0, "flux_scale": 1.0, **told}
+        return {"shape": 0.0, "flux": 0.0, "shape_scale": 1.0, "flux_scale": 1.0, "tails": 0.0, **told}
 
     @property
     def knows_shifts(self):

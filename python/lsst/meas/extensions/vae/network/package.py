@@ -401,9 +401,11 @@ def _check_card(card):
         "posterior_floors": (
             "posterior_floors" not in card
             or isinstance(card["posterior_floors"], dict)
-            and set(card["posterior_floors"]) <= {"shape", "flux", "shape_scale", "flux_scale"}
-            and numbers(list(card["posterior_floors"].values()), -1e-12, 100),
-            "shape, flux, shape_scale and flux_scale, numbers from 0 to 100",
+            and set(card["posterior_floors"]) <= {"shape", "flux", "shape_scale", "flux_scale", "tails"}
+            and numbers([v for k, v in card["posterior_floors"].items() if "_" not in k], -1e-12, 100)
+            and numbers([v for k, v in card["posterior_floors"].items() if k.endswith("_scale")], 1e-3, 100)
+            and all(card["posterior_floors"].get(k, 0) <= 1 for k in ("shape", "flux")),
+            "shape and flux from 0 to 1, shape_scale and flux_scale above 0, tails from 0",
         ),
         "noise": (
             "noise" not in card or (numbers(card["noise"], 0, 1e30) and len(card["noise"]) == n),
