@@ -88,7 +88,7 @@ def clean_case(fwhm=0.7, scale=0.2):
     )
 
 
-# FWHM [arcsec] of a PSF so sharp that exposures are homogenised, by transforms that spread last bits of damage.
+# FWHM [arcsec] of a PSF so sharp that exposures are homogenised, by transforms that spread bits of damage.
 SHARP = 0.35
 
 
