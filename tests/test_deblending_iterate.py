@@ -274,6 +274,17 @@ def test_no_source_is_encoded_twice_and_all_are_as_if_deblended_at_once():
         np.testing.assert_array_equal(getattr(found.deblended, field.name), getattr(at_once, field.name))
 
 
+def test_known_sources_that_cannot_be_gone_on_from_are_refused():
+    cube, variance = scene(PAIR)
+    places = np.array([(70.5, 60.5), (70.5, 66.5)])
+    known = deblend_blend(cube, variance, places, NETWORK, settings=FREE)
+    with pytest.raises(ImageError, match="2 unrefined sources are known: expected the first of the 1"):
+        deblend_blend(cube, variance, places[:1], NETWORK, settings=FREE, known=known)
+    known.iterations = np.ones(2, int)
+    with pytest.raises(ImageError, match="2 refined sources are known"):
+        deblend_blend(cube, variance, places, NETWORK, settings=FREE, known=known)
+
+
 def test_progress_is_told_of_every_pass():
     told = []
     run(*scene(PAIR), progress=lambda done, total: told.append((done, total)))

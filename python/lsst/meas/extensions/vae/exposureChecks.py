@@ -153,9 +153,10 @@ def psfsAt(cubes, log):
         x0, y0 = cubes.xy0
         try:
             return list(cubes.psf(x0 + x, y0 + y))
-        except ImageError as error:
+        except Exception as error:  # afw's PSFs raise errors of C++
             if not warned:
-                log.warning("No PSF to compare with the model's, which stands in: %s", error)
+                kind = "" if isinstance(error, ImageError) else f"{type(error).__name__}: "
+                log.warning("No PSF to compare with the model's, which stands in: %s%s", kind, error)
             warned.append(True)
             partial = isinstance(error, IncompleteDataError)
             return _partial(error, cubes.bands) if partial else [None] * len(cubes.images)
@@ -198,7 +199,7 @@ class ExposurePsfs:
         self._worst = 0.0
         if not self.vary:
             ny, nx = (cubes if matched is None else matched).images.shape[1:]
-            self._middle = self._at(ny / 2, nx / 2)[1]
+            self._middle = self._at((ny - 1) / 2, (nx - 1) / 2)[1]
 
     def __call__(self, centres):
         """PSF images at sources.

@@ -215,8 +215,8 @@ def deblend_blend(
     Raises
     ------
     ImageError
-        Raised if shapes do not fit, or the number of bands is not the
-        network's.
+        Raised if shapes do not fit, the number of bands is not the network's,
+        or known sources were refined or are more than there are centres.
     """
     images, variance, good = check_cube(images, variance, bad)
     if len(images) != len(network.bands):
@@ -247,6 +247,10 @@ def deblend_blend(
         noise=np.full((n, len(images)), np.nan, np.float32),
     )
     n_known = 0 if known is None else len(known.failed)
+    refined = known is not None and known.iterations is not None
+    if n_known > n or refined:
+        state = "refined" if refined else "unrefined"
+        raise ImageError(f"{n_known} {state} sources are known: expected the first of the {n}, unrefined")
     for start in range(0, n_known, settings.batch_size):
         _again(known, slice(start, min(start + settings.batch_size, n_known)), network, result, psfs, centres)
     for start in range(n_known, n, settings.batch_size):
