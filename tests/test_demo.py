@@ -108,6 +108,17 @@ def test_a_second_run_does_nothing_again_and_writes_the_report(made, capfd):
     assert (output / "report.html").is_file()
 
 
+def test_more_passes_are_collections_of_their_own(made, capfd):
+    output, args = made
+    assert demo.main([*args, "--passes", "2"]) == 0
+    said = capfd.readouterr().out
+    # The field is there already.
+    assert (
+        said.count("nothing left to do") == 1 and "maxPasses=2" in said + (output / "report.html").read_text()
+    )
+    assert len(Table.read(output / "objects.ecsv")) > 5
+
+
 def test_another_package_of_the_same_name_is_another_model(made):
     from lsst.meas.extensions.vae.repo import openRepository
 
@@ -156,7 +167,9 @@ def test_a_model_of_another_survey_is_refused(tmp_path, capsys):
     assert "made for arcelin2020" in oneLine(capsys)
 
 
-@pytest.mark.parametrize(("option", "value"), [("--size", "10"), ("--fields", "0"), ("--seed", "-1")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--size", "10"), ("--fields", "0"), ("--seed", "-1"), ("--passes", "0")]
+)
 def test_values_out_of_range_are_told(tmp_path, capsys, option, value):
     assert demo.main(["--output", str(tmp_path / "out"), option, value]) == 2
     assert f"{option} {value}: expected" in oneLine(capsys)

@@ -53,6 +53,13 @@ def makeParser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"shipped model package, or a *.vae.zip file [{_MODEL}]",
     )
+    parser.add_argument(
+        "--passes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="passes of detection at most; from the second on, on what the models leave [1]",
+    )
     parser.add_argument("--new-run", dest="newRun", action="store_true", help="do everything again")
     return parser
 
@@ -93,7 +100,8 @@ class _Step:
 
 def _run(args) -> int:
     started = time.monotonic()
-    for name, low, high in (("size", 128, 20_000), ("fields", 1, 1000), ("seed", 0, 2**62)):
+    bounds = ("size", 128, 20_000), ("fields", 1, 1000), ("seed", 0, 2**62), ("passes", 1, 20)
+    for name, low, high in bounds:
         if not low <= getattr(args, name) <= high:
             raise VaeError(f"--{name} {getattr(args, name)}: expected {low} to {high}")
     # What may be missing comes first, before anything is written.
@@ -207,6 +215,8 @@ def _plan(args, repo: str, galaxies: str, pretrained: str) -> list:
         "nValidation": 0,
         "nFields": args.fields,
     }
+    if args.passes != 1:
+        model += f"-{args.passes}passes"
     field, deblended, shapes = (f"{campaign}-{suffix}" for suffix in ("field", model, f"{model}-shapes"))
     return [
         _Step(
@@ -220,7 +230,10 @@ def _plan(args, repo: str, galaxies: str, pretrained: str) -> list:
             "Deblend",
             "deblendVae",
             "deblendVae.py",
-            [repo, "-i", f"{field},{pretrained}", "-o", deblended, "-d", where],
+            [
+                *(repo, "-i", f"{field},{pretrained}", "-o", deblended, "-d", where),
+                *("-c", f"maxPasses={args.passes}"),
+            ],
             deblended,
         ),
         _Step(

@@ -280,7 +280,7 @@ def _readField(butler, dataId, surveyName):
     exposure, truth, merged, models, shapes, catalog = (_get(butler, name, dataId) for name in names)
     cubes = asCubes(exposure)
     survey = survey_with_psfs(get_survey(surveyName, cubes.bands), truth)
-    objects = _objects(catalog, merged, shapes, survey.reference_band)
+    objects = _objects(catalog, shapes, survey.reference_band)
     zero = (0 * u.ABmag).to(cubes.unit).value
     ny, nx = cubes.images.shape[1:]
     objects, match = compare_objects(
@@ -293,14 +293,16 @@ def _readField(butler, dataId, surveyName):
     )
 
 
-def _objects(catalog, merged, shapes, band):
-    """Deblended objects at the places of their detected peaks."""
-    peaks = {
-        (parent.getId(), int(peak.get("id"))): (peak.getFx(), peak.getFy())
-        for parent in merged
-        for peak in parent.getFootprint().peaks
-    }
-    places = [peaks[record.getParent() or record.getId(), record.get("deblend_peakId")] for record in catalog]
+def _objects(catalog, shapes, band):
+    """Deblended objects at the places of their peaks."""
+    places = [
+        next(
+            (peak.getFx(), peak.getFy())
+            for peak in record.getFootprint().peaks
+            if peak.get("id") == record.get("deblend_peakId")
+        )
+        for record in catalog
+    ]
     row = {int(value): k for k, value in enumerate(shapes["id"])}
     shapes = shapes[[row[record.getId()] for record in catalog]]
     table = Table({"id": shapes["id"], "parent": shapes["parent"]})
