@@ -9,8 +9,6 @@ __all__ = ["DeblendVaeConfig", "DeblendVaeTask"]
 import time
 from typing import Literal
 
-import numpy as np
-
 import lsst.pipe.base as pipeBase
 from lsst.pipe.base import connectionTypes as cT
 from lsst.utils.timer import timeMethod
@@ -22,7 +20,7 @@ from .deblending.iterate import IterationSettings
 from .deblending.matching import match_images
 from .deblending.stamps import check_cube
 from .deblendingCatalogs import Deblended, collect
-from .deblendingParents import deblendCatching, numberPeaks, planParents
+from .deblendingParents import deblendCatching, numberPeaks, peakPlaces, planParents
 from .deblendingPasses import addHiddenPeaks
 from .deblendingSchema import Schemas
 from .exposureChecks import ExposurePsfs, depthMismatch, pixelRatio, psfsAt, selectBands
@@ -369,10 +367,10 @@ class DeblendVaeTask(VaeTask):
                 IterationSettings(threshold=self.settings.passThreshold),
                 self.settings.maxPasses,
                 self.settings.maxNumberOfPeaks,
-                lambda: self._deblendPeaks(matched, todo, _centres(todo, cubes), psfs, quick=True),
+                lambda: self._deblendPeaks(matched, todo, peakPlaces(todo, cubes), psfs, quick=True),
                 self.log,
             )
-        centres = _centres(todo, cubes)
+        centres = peakPlaces(todo, cubes)
         self.log.info(
             "Deblending %d peaks of %d parents; %d parents are skipped",
             len(centres),
@@ -524,13 +522,6 @@ class DeblendVaeTask(VaeTask):
         if not self._inSlot or wanted is False or (wanted is None and not hasScarlet()):
             return modelData
         return toScarletModelData(modelData, objects)
-
-
-def _centres(jobs, cubes):
-    """y and x of all peaks in the exposure's own pixels, ``[n, 2]``."""
-    x0, y0 = cubes.xy0
-    places = [(peak.getFy() - y0, peak.getFx() - x0) for job in jobs for peak in job.peaks]
-    return np.array(places).reshape(-1, 2)
 
 
 def _peakSchema(catalog):

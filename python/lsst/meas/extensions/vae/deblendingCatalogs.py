@@ -70,8 +70,7 @@ class Deblended:
 
     def place(self, peak):
         """y and x of a peak in the pixels that the network saw."""
-        x0, y0 = self.cubes.xy0
-        return tuple(self.matched.places(np.array([peak.getFy() - y0, peak.getFx() - x0])))
+        return tuple(self.matched.places(np.array(self.cubes.place(peak))))
 
     def tried(self, job):
         """Were the peaks of a `~.deblendingParents.ParentJob` deblended, whether or not each got a model?"""

@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which parents are deblended, which are not and why, and what fails alone."""
 
-__all__ = ["ParentJob", "deblendCatching", "numberPeaks", "planParents"]
+__all__ = ["ParentJob", "deblendCatching", "numberPeaks", "peakPlaces", "planParents"]
 
 import dataclasses
 
@@ -176,6 +176,24 @@ def numberPeaks(jobs):
     for job in jobs:
         job.first, job.error = first, ""
         first += len(job.peaks)
+
+
+def peakPlaces(jobs, cubes):
+    """Places of all peaks of parents.
+
+    Parameters
+    ----------
+    jobs : `list` [`ParentJob`]
+        Parents.
+    cubes : `~.afw.adapters.Cubes`
+        Pixels.
+
+    Returns
+    -------
+    places : `numpy.ndarray`, float64 ``[n, 2]``
+        y and x in the cubes [pixel].
+    """
+    return np.array([cubes.place(peak) for job in jobs for peak in job.peaks]).reshape(-1, 2)
 
 
 def deblendCatching(jobs, deblend, log):

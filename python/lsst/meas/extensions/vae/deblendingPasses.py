@@ -10,6 +10,7 @@ import numpy as np
 
 from .afw.adapters import typesOf
 from .deblending.iterate import middle_psfs, new_peaks
+from .deblendingParents import peakPlaces
 
 # A pixel above so many sigma shows its peak in a band.
 _SHOWS = 3.0
@@ -50,8 +51,7 @@ def addHiddenPeaks(jobs, cubes, matched, psfs, network, settings, maxPasses, max
         if result is None:
             return
         # Those that are not deblended hide what is next to them too.
-        known = [_place(peak, cubes) for job in jobs for peak in job.peaks]
-        known = matched.places(np.array(known).reshape(-1, 2))
+        known = matched.places(peakPlaces(jobs, cubes))
         scene = result.scene(matched.images.shape)
         found = new_peaks(
             matched.images,
@@ -69,11 +69,6 @@ def addHiddenPeaks(jobs, cubes, matched, psfs, network, settings, maxPasses, max
         )
         if not added:
             return
-
-
-def _place(peak, cubes):
-    x0, y0 = cubes.xy0
-    return peak.getFy() - y0, peak.getFx() - x0
 
 
 def _shareOut(places, jobs, cubes, number, maxPeaks):

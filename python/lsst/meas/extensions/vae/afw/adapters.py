@@ -63,6 +63,11 @@ class Cubes:
         """The value of the bits of those planes that exist, as an `int`."""
         return sum(1 << self.planeDict[name] for name in names if name in self.planeDict)
 
+    def place(self, peak):
+        """y and x in the arrays of a peak."""
+        x0, y0 = self.xy0
+        return peak.getFy() - y0, peak.getFx() - x0
+
     def places(self, footprint):
         """y and x in the arrays of a footprint's pixels, those that lie on the exposure."""
         x0, y0 = self.xy0
@@ -71,8 +76,7 @@ class Cubes:
         types = typesOf(footprint)
         box = types.Box2I(types.Point2I(x0, y0), types.Extent2I(nx, ny))
         y, x = (np.asarray(places) for places in footprint.spans.clippedTo(box).indices())
-        inside = (y >= y0) & (y < y0 + ny) & (x >= x0) & (x < x0 + nx)
-        return y[inside] - y0, x[inside] - x0
+        return y - y0, x - x0
 
 
 def asCubes(mExposure):
