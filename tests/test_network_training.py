@@ -566,5 +566,11 @@ def test_training_starts_from_the_weights_of_a_package_and_says_so(samples, surv
     )
     with pytest.raises(TrainingError, match="decoders.*differ"):
         train("deblender", *common, tmp_path / "third", prior=prior, start=moved)
+    # The prior was trained on from that of `deblender`'s: its decoder still understands the encoder.
+    start = ModelPackage(
+        prior.card, {**prior.parts, "deblender_encoder": deblender.part("deblender_encoder")}
+    )
+    on = train("prior", *common, tmp_path / "on", start=start)
+    train("deblender", *common, tmp_path / "fourth", prior=on, start=start)
     with pytest.raises(TrainingError, match="other weights"):
         train("prior", *common, tmp_path / "prior")

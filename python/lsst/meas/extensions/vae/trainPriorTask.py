@@ -85,7 +85,7 @@ class TrainingConfig(Config):
     startFrom: str | None = Field(
         None,
         description="Model package (shipped name or *.vae.zip) whose weights the stage starts from: to train "
-        "it further, or on other scenes.",
+        "it further, on other scenes, or (the prior, where the architecture allows it) for other bands.",
     )
     seed: int = Field(0, ge=0, description="Seed of weights, batches and latent draws.")
     workers: int = Field(1, ge=1, le=64, description="Threads that compose batches.")

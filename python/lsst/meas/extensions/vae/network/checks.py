@@ -35,17 +35,22 @@ def check_training(
         _check_decoders(prior, start)
     for package in (prior, start):
         if package is not None:
-            _check_package(package, survey, samples[0].profiles.shape[-1])
+            other_bands = package is start and stage == "prior"
+            _check_package(package, survey, samples[0].profiles.shape[-1], other_bands)
     if settings.distil_epochs:
         _check_distillation(stage, prior)
 
 
 def _check_decoders(prior, start):
+    # A decoder that was trained on from the start's still understands its encoder.
+    if prior.card["training"].get("prior", {}).get("started_from", {}).get("sha256") == start.sha256:
+        return
     ours, theirs = prior.part("decoder"), start.part("decoder")
     if set(ours) != set(theirs) or not all(np.array_equal(ours[name], theirs[name]) for name in ours):
         raise TrainingError(
             f"the decoders of the prior {prior.name!r} and of {start.name!r}, whose weights the training "
-            "would start from, differ: give the prior that it was trained with"
+            "would start from, differ: give the prior that it was trained with, or one that was trained on "
+            "from it"
         )
 
 
@@ -79,11 +84,12 @@ def _check_fit(sample, survey, first):
         )
 
 
-def _check_package(package, survey, size):
+def _check_package(package, survey, size, other_bands=False):
     card = package.card
+    bands = list(card["bands"])
     for what, found, expected in (
         ("survey", survey.name, card["survey"]),
-        ("bands", list(survey.band_names), list(card["bands"])),
+        ("bands", bands if other_bands else list(survey.band_names), bands),
         ("stamp size", size, card["stamp_size"]),
     ):
         if found != expected:

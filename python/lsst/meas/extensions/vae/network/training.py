@@ -36,6 +36,7 @@ from .model import get_weights, set_weights
 from .observation import CONDITIONS_PER_BAND, ObservationSettings, conditions
 from .optimizer import make_optimizer
 from .package import ModelPackage, short_weights
+from .transfer import start_from
 from .validation import ValidationSet
 from .variational import DistillationModel, VariationalModel
 
@@ -180,11 +181,12 @@ class _Trainer:
         isolated = stage == "prior"
         self.normalisation_sample = None
         origin = start if prior is None else prior
-        if origin is None:
+        if origin is None or tuple(origin.card["bands"]) != survey.band_names:
             options = {} if settings.likelihood == "default" else {"likelihood": settings.likelihood}
-            self.architecture = make_architecture(
-                settings.architecture, n_bands, size, settings.latent_dim, survey=survey, **options
-            )
+            name, latent_dim = settings.architecture, settings.latent_dim
+            if origin is not None:
+                name, latent_dim = origin.card["architecture"]["name"], origin.card["latent_dim"]
+            self.architecture = make_architecture(name, n_bands, size, latent_dim, survey=survey, **options)
             self.normalisation = {"kind": self.architecture.normalisation}
             if self.architecture.normalisation == "fixed":
                 self.normalisation_sample = normalisation_sample
@@ -286,12 +288,12 @@ class _Trainer:
                 set_weights(decoder, self.prior.part("decoder"), f"prior {self.prior.name}")
                 decoder.trainable = not settings.freeze_decoder
                 if self.start is not None:
-                    set_weights(encoder, self.start.part("deblender_encoder"), self.start.name)
+                    start_from(encoder, self.start, "deblender_encoder", self.survey.band_names)
                 elif settings.encoder_init == "prior":
                     set_weights(encoder, self.prior.part("prior_encoder"), f"prior {self.prior.name}")
             elif self.start is not None:
-                set_weights(encoder, self.start.part("prior_encoder"), self.start.name)
-                set_weights(decoder, self.start.part("decoder"), self.start.name)
+                start_from(encoder, self.start, "prior_encoder", self.survey.band_names)
+                start_from(decoder, self.start, "decoder", self.survey.band_names)
             self.model = VariationalModel(self.architecture, encoder, decoder, settings)
         self._compile(self.model, settings.epochs - self.distilled)
 
