@@ -12,6 +12,7 @@ import pytest
 
 from lsst.meas.extensions.vae.errors import ModelPackageError, ShardError, VaeError
 from lsst.meas.extensions.vae.evaluation import stamps
+from lsst.meas.extensions.vae.evaluation.metrics import ssim
 from lsst.meas.extensions.vae.evaluation.stamp_table import summarise_stamps
 from lsst.meas.extensions.vae.evaluation.stamps import (
     TRUTH_COLUMNS,
@@ -69,6 +70,10 @@ def test_the_noiseless_target_has_no_errors_and_alpha_0(measured):
         assert (perfect[name][good] == 0).all() and np.isnan(perfect[name][~good]).all()
     for band in BANDS:
         assert (perfect[f"mag_{band}_error"] == 0).all() and not perfect[f"mag_{band}_flag"].any()
+        assert (perfect[f"flux_{band}_error"] == 0).all()
+    assert (perfect["colour_g_r_error"] == 0).all() and (perfect["colour_r_i_error"] == 0).all()
+    assert (perfect["chi2"] == 0).all()
+    np.testing.assert_allclose([perfect["cosine"], perfect["ssim"]], 1)
     overall = summarise_stamps(measured, n_bootstrap=0)
     (row,) = overall[(overall["method"] == "target") & (overall["by"] == "all")]
     assert row["alpha_1"] == pytest.approx(0, abs=1e-12) and row["alpha_2"] == pytest.approx(0, abs=1e-12)
@@ -97,7 +102,7 @@ def test_baselines_agree_with_direct_calculation(blends, noise, correlation):
     psf = survey["r"].psf.kernel(survey["r"].pixel_scale)
     measurable = 0
     for i in range(6):
-        target = composed.target[i]
+        target, variance = composed.target[i], composed.variance(i)
         rng = np.random.default_rng(int(blends.truth["noise_seed"][i]))
         lone = add_noise(target, sky, unit, rng, noise, correlation)
         for method, image in (("none", composed.noisy[i]), ("isolated", lone)):
@@ -109,12 +114,52 @@ def test_baselines_agree_with_direct_calculation(blends, noise, correlation):
                 error = -2.5 * np.log10(image[number].sum() / target[number].sum())
                 assert row[f"mag_{band}_error"] == pytest.approx(error, abs=1e-4, nan_ok=True)
                 assert row[f"mag_{band}_flag"] == (not image[number].sum() > 0)
+                assert row[f"flux_{band}_error"] == pytest.approx(
+                    image[number].sum() / target[number].sum() - 1, abs=1e-4
+                )
+            colour = row["mag_g_error"] - row["mag_r_error"]
+            assert row["colour_g_r_error"] == pytest.approx(colour, abs=1e-9, nan_ok=True)
+            a, b = image[1].ravel().astype(float), target[1].ravel().astype(float)
+            assert row["cosine"] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+            assert row["chi2"] == pytest.approx((np.square(image - target) / variance).mean(), rel=1e-5)
+            assert row["ssim"] == pytest.approx(float(ssim(image[1], target[1])))
             t1, t2, unknown = ksb_shear(target[1], psf)
             if not failed and not unknown:
                 measurable += 1
                 assert row["e_error"] == pytest.approx(np.hypot(e1, e2) - np.hypot(t1, t2), abs=1e-12)
                 assert row["e2_error"] == pytest.approx(e2 - t2, abs=1e-12)
     assert measurable > 6
+
+
+def test_an_isolated_target_differs_from_the_truth_by_its_noise(measured):
+    alone = rows(measured, "isolated")
+    # The scene's noise, in units of which that of the target alone is told, has its neighbours' photons too.
+    np.testing.assert_allclose(np.median(alone["chi2"]), 1, atol=0.03)
+    assert (alone["chi2"] < 1.1).all() and rows(measured, "none")["chi2"].max() > 2
+    assert np.median(alone["cosine"]) > np.median(rows(measured, "none")["cosine"])
+
+
+def test_output_of_half_the_light_has_half_of_every_flux_and_no_colour(blends):
+    table = measure_stamps([blends], {"half": lambda batch: 0.5 * batch.target})
+    for band in BANDS:
+        np.testing.assert_allclose(table[f"flux_{band}_error"], -0.5, atol=1e-6)
+        np.testing.assert_allclose(table[f"mag_{band}_error"], 2.5 * np.log10(2), atol=1e-5)
+    np.testing.assert_allclose(table["colour_g_r_error"], 0, atol=1e-5)
+    np.testing.assert_allclose(table["cosine"], 1)
+    assert (table["ssim"] < 0.99).all()
+
+
+def test_cost_is_told_and_shared_among_the_sources_that_a_method_separates(blends):
+    def whole(batch):
+        return batch.lone
+
+    whole.whole_scenes = True
+    meta = measure_stamps([blends], {"one": isolated, "all": whole}, max_scenes=7).meta
+    galaxies = int(blends.truth["n_galaxies"][:7].sum())
+    assert galaxies > 7 and meta["sources"]["blended"] == {"one": 7, "all": galaxies}
+    for name in ("seconds", "cpu_seconds", "memory"):
+        assert set(meta[name]["blended"]) == {"compose", "measure", "one", "all"}
+    assert 0 < meta["cpu_seconds"]["blended"]["compose"] < 60
 
 
 def test_scenes_come_in_slices_and_shards_one_after_the_other(blends, tmp_path, monkeypatch):

@@ -9,7 +9,6 @@ which leaves the blend as it is, and `isolated`, which has the target without it
 the ceiling of what a deblender reaches.
 """
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,9 @@ from astropy.table import Table
 from ..errors import ModelPackageError, ShardError, VaeError
 from ..simulation.composed import SeededNoise
 from ..simulation.metrics import ksb_shear
+from ..simulation.noise import expected_variance
+from .cost import CostMeter
+from .metrics import colour_pairs, cosine_similarity, residual_chi2, ssim
 
 __all__ = [
     "TRUTH_COLUMNS",
@@ -69,6 +71,9 @@ _DOCS = {
     "e_error": "|e| less that of the target",
     "e1_error": "e1 less that of the target",
     "e2_error": "e2 less that of the target",
+    "cosine": "Cosine similarity with the target, reference band",
+    "ssim": "Structural similarity with the target (Wang et al. 2004), reference band",
+    "chi2": "Mean of (image - target)^2 in units of the scene's noise, all pixels and bands",
 }
 
 
@@ -91,6 +96,8 @@ class StampBatch:
         The targets without neighbours, with noise of the same seeds.
     target : `numpy.ndarray`, float32 ``[n, band, y, x]``
         The targets alone, without noise.
+    noise_kind : `str`
+        Kind of the noise.
     """
 
     sample: object
@@ -99,12 +106,20 @@ class StampBatch:
     noisy: np.ndarray
     lone: np.ndarray
     target: np.ndarray
+    noise_kind: str = "poisson"
 
     def noise(self):
         """Standard deviation of the sky's noise [image unit], float64 ``[band]``."""
         sky, unit = self.sample.sky_and_unit()
         order = [self.sample.bands.index(band) for band in self.bands]
         return (np.sqrt(sky) / unit)[order]
+
+    def variance(self):
+        """Variance of the scenes' noise, of sky and sources [image unit^2], float64 ``[n, band, y, x]``."""
+        sky, unit = self.sample.sky_and_unit()
+        scenes = np.stack([self.sample.image(index) for index in self.scenes])
+        order = [self.sample.bands.index(band) for band in self.bands]
+        return expected_variance(scenes, sky, unit, self.noise_kind)[:, order]
 
     def psfs(self):
         """PSF images; see `psf_images`."""
@@ -230,7 +245,9 @@ def measure_stamps(
     samples : sequence of `~..simulation.shards.StampSample`
         Of one survey and kind; opened or in memory.
     methods : `dict` [`str`, callable]
-        Functions from a `StampBatch` to images, float ``[n, band, y, x]``.
+        Functions from a `StampBatch` to images, float ``[n, band, y, x]``. One that separates all galaxies of
+        a scene to get at the target may say so by an attribute ``whole_scenes`` that is true: its cost is
+        then shared among them.
     bands : sequence of `str`, optional
         Bands that methods get and give; all of the samples by default. Noise is drawn for all, so that it
         does not depend on this.
@@ -247,10 +264,13 @@ def measure_stamps(
     -------
     errors : `astropy.table.Table`
         One row a scene and method, methods in order: method, kind, shard, `TRUTH_COLUMNS`, e1_true, e2_true,
-        truth_flag; e1, e2, shape_flag; e_error, e1_error, e2_error; and of each band mag_<b>_error with
-        mag_<b>_flag. What could not be measured is NaN, with a flag. ``meta`` has survey, bands,
-        reference_band, noise, noise_correlation, the samples' descriptions by kind, and seconds: what
-        composing, measuring and each method took.
+        truth_flag; e1, e2, shape_flag; e_error, e1_error, e2_error; of each band mag_<b>_error with
+        mag_<b>_flag, and flux_<b>_error, relative; colour_<b>_<c>_error of adjacent bands and of g and r; of
+        the pixels cosine and ssim in the reference band, and chi2 of all (see `~.metrics`). What could not be
+        measured is NaN, with a flag where one is told. ``meta`` has survey, bands, reference_band, noise,
+        noise_correlation, and by kind the samples' descriptions and what composing, measuring and each
+        method took: seconds, cpu_seconds of all threads, memory beyond what was held before [MiB], and the
+        sources that share that.
 
     Raises
     ------
@@ -266,23 +286,28 @@ def measure_stamps(
             f"the samples' reference band is {reference!r}, the bands to be measured are "
             f"{', '.join(bands)}: shapes need it among them"
         )
-    seconds = dict.fromkeys(("compose", "measure", *methods), 0.0)
+    cost = CostMeter(("compose", "measure", *methods))
     total = sum(sample.n_scenes for sample in samples)
     total = min(total, max_scenes) if max_scenes else total
     parts = {name: [] for name in methods}
+    sources = dict.fromkeys(methods, 0)
     done = 0
     for shard, sample in zip(range(len(samples)) if shards is None else shards, samples, strict=True):
         n_scenes = min(sample.n_scenes, total - done)
         compose = _composer(sample, bands, noise, noise_correlation)
         for start in range(0, n_scenes, _STEP):
             scenes = range(start, min(start + _STEP, n_scenes))
-            batch = _timed(seconds, "compose", compose, scenes)
-            psfs = _timed(seconds, "measure", psf_images, sample, scenes, (reference,), _PSF_SIZE)[:, 0]
-            truth = _timed(seconds, "measure", _truth, batch, shard, reference, psfs)
+            batch = cost.run("compose", compose, scenes)
+            psfs = cost.run("measure", psf_images, sample, scenes, (reference,), _PSF_SIZE)[:, 0]
+            truth = cost.run("measure", _truth, batch, shard, reference, psfs)
+            variance = cost.run("measure", batch.variance)
+            counts = np.asarray(sample.truth["n_galaxies"][scenes.start : scenes.stop])
             for name, method in methods.items():
-                images = _timed(seconds, name, method, batch)
-                measured = _timed(seconds, "measure", _measure, images, batch, truth, reference, psfs)
+                images = cost.run(name, method, batch)
+                measured = cost.run("measure", _measure, images, batch, truth, reference, psfs, variance)
                 parts[name].append({**truth, **measured})
+                whole = getattr(method, "whole_scenes", False)
+                sources[name] += int(counts.sum()) if whole else len(scenes)
             if progress is not None:
                 progress(done + scenes.stop, total)
         done += n_scenes
@@ -294,7 +319,10 @@ def measure_stamps(
         "noise": noise,
         "noise_correlation": float(noise_correlation),
         "samples": {first.kind: [sample.describe() for sample in samples]},
-        "seconds": {first.kind: {name: round(value, 3) for name, value in seconds.items()}},
+        "seconds": {first.kind: {name: round(value, 3) for name, value in cost.seconds.items()}},
+        "cpu_seconds": {first.kind: {name: round(value, 3) for name, value in cost.cpu_seconds.items()}},
+        "memory": {first.kind: {name: round(value, 1) for name, value in cost.memory.items()}},
+        "sources": {first.kind: sources},
     }
     return table
 
@@ -316,8 +344,8 @@ def join_errors(tables):
     tables = list(tables)
     joined = vstack(tables, metadata_conflicts="silent", join_type="exact")
     joined.meta = dict(tables[0].meta)
-    for name in ("samples", "seconds"):
-        joined.meta[name] = {kind: value for t in tables for kind, value in t.meta[name].items()}
+    for name in ("samples", "seconds", "cpu_seconds", "memory", "sources"):
+        joined.meta[name] = {kind: value for t in tables for kind, value in t.meta.get(name, {}).items()}
     return joined
 
 
@@ -382,16 +410,9 @@ def _composer(sample, bands, noise, noise_correlation):
             # One galaxy is its own scene, bit for bit.
             lone[k] = noisy[k] if np.array_equal(scene, alone) else seeded.add(alone, index)[order]
             target[k] = alone[order]
-        return StampBatch(sample, scenes, bands, noisy, lone, target)
+        return StampBatch(sample, scenes, bands, noisy, lone, target, noise)
 
     return compose
-
-
-def _timed(seconds, name, function, *args):
-    started = time.perf_counter()
-    result = function(*args)
-    seconds[name] += time.perf_counter() - started
-    return result
 
 
 def _shapes(images, batch, reference, psfs):
@@ -417,7 +438,7 @@ def _truth(batch, shard, reference, psfs):
     }
 
 
-def _measure(images, batch, truth, reference, psfs):
+def _measure(images, batch, truth, reference, psfs, variance):
     images = np.asarray(images)
     if images.shape != batch.target.shape:
         raise VaeError(f"a method gave images {images.shape} for scenes {batch.target.shape}")
@@ -436,9 +457,17 @@ def _measure(images, batch, truth, reference, psfs):
         ratio = flux / true_flux
         good = np.isfinite(ratio) & (ratio > 0)
         errors = np.where(good, -2.5 * np.log10(np.where(good, ratio, 1.0)), np.nan)
+    relative = np.where(np.isfinite(ratio), ratio - 1, np.nan)
     for number, band in enumerate(batch.bands):
         columns |= {f"mag_{band}_error": errors[:, number], f"mag_{band}_flag": ~good[:, number]}
-    return columns
+        columns[f"flux_{band}_error"] = relative[:, number]
+    for pair in colour_pairs(batch.bands):
+        blue, red = (errors[:, batch.bands.index(band)] for band in pair)
+        columns["colour_{}_{}_error".format(*pair)] = blue - red
+    number = batch.bands.index(reference)
+    columns["cosine"] = cosine_similarity(images[:, number], batch.target[:, number])
+    columns["ssim"] = ssim(images[:, number], batch.target[:, number])
+    return columns | {"chi2": residual_chi2(images, batch.target, variance)}
 
 
 def _table(parts, kind, bands):
@@ -456,6 +485,11 @@ def _table(parts, kind, bands):
         table[f"mag_{band}_error"].unit = u.mag
         table[f"mag_{band}_error"].description = "Magnitude of the sum of all pixels, less the target's"
         table[f"mag_{band}_flag"].description = "The sum of all pixels is not above 0"
+        table[f"flux_{band}_error"].description = "Sum of all pixels in that of the target, less 1"
+    for pair in colour_pairs(bands):
+        name = "colour_{}_{}_error".format(*pair)
+        table[name].unit = u.mag
+        table[name].description = "Colour {} - {} less the target's".format(*pair)
     for name in ("delta_mag_c", "r_mag"):
         table[name].unit = u.mag
     table["neighbour_distance"].unit = u.arcsec
