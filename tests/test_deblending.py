@@ -91,24 +91,46 @@ def test_flux_errors_are_the_scatter_of_the_fluxes():
     )
 
 
+def test_amplitudes_are_the_weighted_least_squares_solution_also_across_edges():
+    rng = np.random.default_rng(3)
+    origins = np.array([[-9, 4], [2, 7], [5, 25], [22, 24], [14, 14]])
+    templates = rng.uniform(0.1, 1, (5, 2, 16, 16)).astype(np.float32)
+    weights = rng.uniform(0, 2, (2, 30, 32)).astype(np.float32)
+    weights[:, 6:9] = 0
+    design = np.zeros((5, 2, 60, 62))
+    for k, (y, x) in enumerate(origins):
+        design[k, :, y + 15 : y + 31, x + 15 : x + 31] = templates[k]
+    design = design[:, :, 15:45, 15:47]
+    truth = rng.uniform(1, 3, (5, 2))
+    images = ((design * truth[..., None, None]).sum(axis=0) + rng.normal(0, 0.01, weights.shape)).astype("f4")
+    amplitudes, errors = solve_amplitudes(images, weights, templates, origins)
+    for band in range(2):
+        w = np.sqrt(weights[band].ravel().astype(float))
+        a = (design[:, band].reshape(5, -1) * w).T
+        expected = np.linalg.lstsq(a, images[band].ravel() * w, rcond=None)[0]
+        np.testing.assert_allclose(amplitudes[:, band], expected, rtol=1e-5)
+        # Errors leave out how templates that do not touch hang together through others.
+        np.testing.assert_allclose(errors[:, band], np.sqrt(np.diag(np.linalg.inv(a.T @ a))), rtol=5e-3)
+
+
 def test_amplitudes_are_never_negative_and_the_other_takes_all():
     template = gaussian((64, 64), 31.5, 31.5)
     image = np.zeros((100, 100))
     image[10:74, 10:74] += 5 * template
     image[10:74, 16:80] -= 2 * template
     amplitudes, errors = solve_amplitudes(
-        image, np.ones_like(image), np.stack([template] * 2), np.array([[10, 10], [10, 16]])
+        image[None], np.ones((1, 100, 100)), np.stack([template[None]] * 2), np.array([[10, 10], [10, 16]])
     )
     assert amplitudes[1] == 0 and amplitudes[0] > 3
     assert (errors > 0).all()
 
 
 def test_the_expectation_rules_where_there_is_no_signal_and_not_where_there_is():
-    template = gaussian((64, 64), 31.5, 31.5)[None]
+    template = gaussian((64, 64), 31.5, 31.5)[None, None]
     image = 3 * template[0]
     origins = np.zeros((1, 2), int)
-    strong, _ = solve_amplitudes(image, np.full((64, 64), 1e8), template, origins, prior_width=0.3)
-    weak, _ = solve_amplitudes(image, np.full((64, 64), 1e-8), template, origins, prior_width=0.3)
+    strong, _ = solve_amplitudes(image, np.full((1, 64, 64), 1e8), template, origins, prior_width=0.3)
+    weak, _ = solve_amplitudes(image, np.full((1, 64, 64), 1e-8), template, origins, prior_width=0.3)
     assert strong[0] == pytest.approx(3, rel=1e-3)
     assert weak[0] == pytest.approx(1, rel=1e-3)
 

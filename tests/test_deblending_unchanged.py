@@ -145,7 +145,8 @@ def test_amplitudes_keep_every_bit_whoever_is_far():
         origins, width = rng.integers(-5, 195, (300, 2)), rng.uniform(1.5, 3, (300, 1, 1))
         far = rng.random(300) < 0.5
         origins[~far, 1] += 300
-        templates, image = np.exp(-(y**2 + x**2) / 2 / width**2), rng.normal(size=(200, 520))
+        templates = np.exp(-(y**2 + x**2) / 2 / width**2)[:, None]
+        image = rng.normal(size=(1, 200, 520))
         whole = solve_amplitudes(image, np.ones_like(image), templates, origins, 0.3)
         part = solve_amplitudes(image, np.ones_like(image), templates[far], origins[far], 0.3)
         for a, b in zip(whole, part, strict=True):

@@ -362,21 +362,18 @@ def _weights(variance, good):
 
 
 def _joint_fluxes(images, variance, good, done, settings, result):
-    for band, image in enumerate(images):
-        weight = _weights(variance[band], good[band])
-        pixels = np.where(good[band], image, 0.0)
-        amplitude, error = solve_amplitudes(
-            pixels,
-            weight,
-            result.models[done, band].astype(np.float64),
-            result.origins[done],
-            settings.prior_width,
-        )
-        flux = result.models[done, band].sum(axis=(1, 2), dtype=np.float64)
-        # No weight at all: the network's own flux stands, without an error.
-        amplitude = np.where(np.isfinite(amplitude), amplitude, 1.0)
-        result.models[done, band] *= amplitude[:, None, None].astype(np.float32)
-        result.flux_errors[done, band] = np.abs(flux) * error
+    amplitude, error = solve_amplitudes(
+        np.where(good, images, 0).astype(np.float32),
+        _weights(variance, good).astype(np.float32),
+        result.models[done],
+        result.origins[done],
+        settings.prior_width,
+    )
+    flux = result.models[done].sum(axis=(2, 3), dtype=np.float64)
+    # No weight at all: the network's own flux stands, without an error.
+    amplitude = np.where(np.isfinite(amplitude), amplitude, 1.0)
+    result.models[done] *= amplitude.astype(np.float32)[:, :, None, None]
+    result.flux_errors[done] = np.abs(flux) * error
 
 
 def _refine(images, variance, good, done, centres, network, settings, result, psfs, progress):

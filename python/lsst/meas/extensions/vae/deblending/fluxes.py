@@ -10,9 +10,12 @@ light of the pixels between them as their shapes say.
 """
 
 import numpy as np
-from scipy.sparse import csc_matrix, diags
+from scipy.sparse import coo_matrix, diags
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
+from scipy.spatial import cKDTree
+
+from ..simulation.geometry import overlap
 
 __all__ = ["solve_amplitudes"]
 
@@ -23,17 +26,17 @@ _MOST_NEIGHBOURS = 60
 _MOST_ELEMENTS = 1_000_000
 
 
-def solve_amplitudes(image, weight, templates, origins, prior_width=0.0):
-    """Amplitudes of the templates of one band.
+def solve_amplitudes(images, weights, templates, origins, prior_width=0.0):
+    """Amplitudes of the templates of each band.
 
-    Minimises ``sum_p w_p (image_p - sum_k a_k T_kp)^2`` over ``a >= 0``, plus
-    ``sum_k ((a_k - 1) / prior_width)^2`` if a width is given.
+    Minimises, band by band, ``sum_p w_p (image_p - sum_k a_k T_kp)^2`` over
+    ``a >= 0``, plus ``sum_k ((a_k - 1) / prior_width)^2`` if a width is given.
 
     Parameters
     ----------
-    image, weight : `numpy.ndarray`, ``[y, x]``
+    images, weights : `numpy.ndarray`, ``[band, y, x]``
         Pixels, and their inverse variance, 0 where there is no data.
-    templates : `numpy.ndarray`, ``[n, y, x]``
+    templates : `numpy.ndarray`, ``[n, band, y, x]``
         Square stamps.
     origins : `numpy.ndarray`, int ``[n, 2]``
         y and x of each stamp's first pixel.
@@ -43,28 +46,34 @@ def solve_amplitudes(image, weight, templates, origins, prior_width=0.0):
 
     Returns
     -------
-    amplitudes, errors : `numpy.ndarray`, float64 ``[n]``
+    amplitudes, errors : `numpy.ndarray`, float64 ``[n, band]``
         Amplitudes, and the standard deviations that pixel noise gives them
         when all overlapping ones are free and nothing is expected of them;
         NaN where a template has no weight at all.
     """
-    n, size = len(templates), templates.shape[-1]
-    gram, data = _normal_equations(image, weight, templates, origins, size)
-    diagonal = gram.diagonal()
-    seen = diagonal > 0
-    # Two templates of one shape at one place make the matrix singular; a
-    # ridge far below any real weight shares the flux between them.
-    ridge = 1e-8 * diagonal
-    expectation = prior_width**-2.0 if prior_width > 0 else 0.0
-    amplitudes = np.full(n, np.nan)
-    # One group at a time: rounding differs with the order in which a whole field's matrix is factorised, and
-    # a source must not change with others that share no light with it.
-    order, ends = _groups(gram, np.flatnonzero(seen))
-    matrix = (gram + diags(ridge + expectation)).tocsc()[:, order][order]
-    for start, end in zip(ends, ends[1:]):
-        part, group = slice(start, end), order[start:end]
-        amplitudes[group] = _non_negative(matrix[part, part], data[group] + expectation)
-    return amplitudes, _errors(gram, ridge, seen)
+    pairs, shared, diagonals, data = _normal_equations(images, weights, templates, origins)
+    n, expectation = len(templates), prior_width**-2.0 if prior_width > 0 else 0.0
+    amplitudes, errors = np.full(data.shape, np.nan), np.full(data.shape, np.nan)
+    own = np.arange(n)
+    rows = np.concatenate([own, pairs[:, 0], pairs[:, 1]])
+    columns = np.concatenate([own, pairs[:, 1], pairs[:, 0]])
+    for band, diagonal in enumerate(diagonals.T):
+        values = np.concatenate([diagonal, shared[:, band], shared[:, band]])
+        gram = coo_matrix((values, (rows, columns)), shape=(n, n)).tocsc()
+        gram.eliminate_zeros()
+        seen = diagonal > 0
+        # Two templates of one shape at one place make the matrix singular; a
+        # ridge far below any real weight shares the flux between them.
+        ridge = 1e-8 * diagonal
+        # One group at a time: rounding differs with the order in which a whole field's matrix is factorised,
+        # and a source must not change with others that share no light with it.
+        order, ends = _groups(gram, np.flatnonzero(seen))
+        matrix = (gram + diags(ridge + expectation)).tocsc()[:, order][order]
+        for start, end in zip(ends, ends[1:]):
+            part, group = slice(start, end), order[start:end]
+            amplitudes[group, band] = _non_negative(matrix[part, part], data[group, band] + expectation)
+        errors[:, band] = _errors(gram, ridge, seen)
+    return amplitudes, errors
 
 
 def _groups(gram, members):
@@ -119,17 +128,41 @@ def _errors(gram, ridge, seen):
     return errors
 
 
-def _normal_equations(image, weight, templates, origins, size):
-    """Weighted products of all templates that overlap, and of each with the image."""
-    n, (height, width) = len(templates), image.shape
-    side = np.arange(size)
-    y, x = origins[:, :1] + side, origins[:, 1:] + side
-    inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
-    pixels = (y[:, :, None] * width + x[:, None, :])[inside]
-    values = np.asarray(templates, dtype=np.float64)[inside]
-    ends = np.concatenate([[0], np.cumsum(inside.sum(axis=(1, 2)))])
-    weighted = values * weight.ravel()[pixels]
-    shape = (height * width, n)
-    designed = csc_matrix((values, pixels, ends), shape=shape)
-    weighted = csc_matrix((weighted, pixels, ends), shape=shape)
-    return (designed.T @ weighted).tocsc(), weighted.T @ np.asarray(image, dtype=np.float64).ravel()
+def _normal_equations(images, weights, templates, origins):
+    """Weighted products of templates that overlap, of each with itself, and of each with the image.
+
+    Returns
+    -------
+    pairs : `numpy.ndarray`, int ``[pair, 2]``
+        Templates that share pixels, the first before the second.
+    shared : `numpy.ndarray`, float64 ``[pair, band]``
+    diagonals, data : `numpy.ndarray`, float64 ``[n, band]``
+    """
+    n, n_bands, size = templates.shape[:3]
+    origins = np.asarray(origins, dtype=np.int64).reshape(-1, 2)
+    pairs = np.zeros((0, 2), np.int64)
+    if n > 1:
+        pairs = cKDTree(origins).query_pairs(size - 1, p=np.inf, output_type="ndarray").astype(np.int64)
+        pairs = pairs[np.lexsort(pairs.T[::-1])]
+    starts = np.searchsorted(pairs[:, 0], np.arange(n + 1))
+    shared = np.zeros((len(pairs), n_bands))
+    diagonals, data = np.zeros((n, n_bands)), np.zeros((n, n_bands))
+    weighted = np.empty((n_bands, size, size))
+    for k, origin in enumerate(origins):
+        in_image, in_stamp = overlap(origin, size, images.shape[1:])
+        weighted[:] = 0
+        weighted[:, *in_stamp] = templates[k][:, *in_stamp] * weights[:, *in_image].astype(np.float64)
+        diagonals[k] = _products(weighted, templates[k])
+        data[k] = _products(weighted[:, *in_stamp], images[:, *in_image])
+        for pair in range(starts[k], starts[k + 1]):
+            other = pairs[pair, 1]
+            y, x = origins[other] - origin
+            mine = slice(max(y, 0), size + min(y, 0)), slice(max(x, 0), size + min(x, 0))
+            theirs = slice(max(-y, 0), size - max(y, 0)), slice(max(-x, 0), size - max(x, 0))
+            shared[pair] = _products(weighted[:, *mine], templates[other][:, *theirs])
+    return pairs, shared, diagonals, data
+
+
+def _products(a, b):
+    """Sum over pixels of the product of two images of each band."""
+    return np.einsum("bij,bij->b", a, b)

@@ -68,7 +68,12 @@ class TemplateArchitecture(Architecture):
 
     def scaled_images(self, output, transfer=None):
         templates, fluxes = self.templates(output, transfer)
-        return templates[:, self.template_of_band] * fluxes[:, :, None, None]
+        order = self.template_of_band
+        if templates.shape[1] != len(order) or (np.asarray(order) != np.arange(len(order))).any():
+            templates = templates[:, order]
+        # Where they are: fresh memory costs more than the product.
+        templates *= fluxes[:, :, None, None]
+        return templates
 
     def moments(self):
         """Gaussian-weighted flux, both ellipticities and size, float32 ``[pixel, 4]``."""
