@@ -7,10 +7,13 @@
 import numpy as np
 import pytest
 from astropy.table import Table
+from scipy.stats import norm
 
 from lsst.meas.extensions.vae.errors import VaeError
+from lsst.meas.extensions.vae.evaluation.metrics import colour_pairs
 from lsst.meas.extensions.vae.evaluation.stamp_report import stamp_markdown, write_stamp_report
 from lsst.meas.extensions.vae.evaluation.stamp_table import PAPER_EDGES, bin_edges, summarise_stamps
+from lsst.meas.extensions.vae.evaluation.stamps import join_errors
 from lsst.meas.extensions.vae.evaluation.targets import Target, judge, stamp_targets
 
 LSST = ("u", "g", "r", "i", "z", "y")
@@ -38,6 +41,11 @@ def errors(n, method="deblender", kind="blended", seed=1, bands=LSST, centring="
     for band in bands:
         table[f"mag_{band}_error"] = columns.pop(f"mag_{band}_error", np.zeros(n))
         table[f"mag_{band}_flag"] = np.isnan(table[f"mag_{band}_error"])
+        table[f"flux_{band}_error"] = 10 ** (-0.4 * table[f"mag_{band}_error"]) - 1
+    for blue, red in colour_pairs(bands):
+        table[f"colour_{blue}_{red}_error"] = table[f"mag_{blue}_error"] - table[f"mag_{red}_error"]
+    table["n_galaxies"] = rng.integers(1, 5, n)
+    table["cosine"], table["ssim"], table["chi2"] = np.ones(n), np.ones(n), np.zeros(n)
     for name, column in columns.items():
         table[name] = column
     sample = {"split": "test", "seed": 7, "settings": {"centring": centring}}
@@ -49,6 +57,9 @@ def errors(n, method="deblender", kind="blended", seed=1, bands=LSST, centring="
         "noise_correlation": 0.0,
         "samples": {kind: [sample]},
         "seconds": {kind: {method: 1.0}},
+        "cpu_seconds": {kind: {method: 4.0}},
+        "memory": {kind: {method: 123.0}},
+        "sources": {kind: {method: n}},
         "package": {"name": "toy", "sha256": "0" * 64},
     }
     return table
@@ -159,11 +170,104 @@ def test_bins_by_quantiles_hold_equal_numbers():
         bin_edges([1.0], "snr", "equal")
 
 
+def test_outliers_are_beyond_three_half_widths():
+    # 1000 errors of half-width 0.34, of which 7 are moved far away on both sides.
+    steps = np.linspace(0, 1, 1000)
+    steps[[0, 1, 2, 3]], steps[[-1, -2, -3]] = -0.54, 1.55
+    row = overall(errors(1000, e_error=steps, mag_r_error=steps), n_bootstrap=0)
+    width = row["e_half_width"]
+    assert width == pytest.approx(0.34, abs=0.001)
+    expected = np.mean(np.abs(steps - np.median(steps)) > 3 * width)
+    assert expected == pytest.approx(0.007) and row["e_outliers"] == row["mag_outliers"] == expected
+    gaussian = norm.ppf((np.arange(20_000) + 0.5) / 20_000)
+    row = overall(errors(20_000, e1_error=gaussian), n_bootstrap=0)
+    # 16 and 84 % are at 0.9945 sigma.
+    assert row["e1_outliers"] == pytest.approx(2 * norm.sf(3 * 0.9945), abs=1e-4) and row["e2_outliers"] == 0
+
+
+def test_colours_and_fluxes_are_those_by_hand():
+    g, r = np.linspace(-0.2, 0.4, 101), np.full(101, 0.1)
+    g[3] = np.nan
+    row = overall(errors(101, mag_g_error=g, mag_r_error=r), n_bootstrap=0)
+    colour = (g - r)[np.isfinite(g)]
+    assert row["colour_g_r_median"] == pytest.approx(np.median(colour))
+    assert row["colour_g_r_half_width"] == pytest.approx(np.diff(np.percentile(colour, [16, 84]))[0] / 2)
+    assert row["colour_g_r_failures"] == row["mag_g_failures"] == 1 and row["colour_r_i_failures"] == 0
+    assert row["colour_r_i_median"] == pytest.approx(0.1)
+    assert row["flux_r_residual"] == pytest.approx(1 - 10**-0.04)
+    flux = 10 ** (-0.4 * g[np.isfinite(g)]) - 1
+    assert row["flux_g_residual"] == pytest.approx(np.abs(flux).mean())
+
+
+def test_scenes_are_binned_by_their_number_of_galaxies():
+    counts = np.repeat([1, 2, 4, 6, 7], [10, 20, 30, 5, 6])
+    summary = summarise_stamps(errors(71, n_galaxies=counts), n_bootstrap=0)
+    bins = summary[summary["by"] == "n_galaxies"]
+    assert list(zip(bins["low"], bins["high"], bins["scenes"])) == [
+        (1, 2, 10),
+        (2, 3, 20),
+        (4, 5, 30),
+        (5, 8, 11),
+    ]
+    text = stamp_markdown(summary)
+    block = text.split("by number of galaxies")[1]
+    assert "\n| 4 | deblender | 30 |" in block and "\n| 5 to 7 | deblender | 11 |" in block
+
+
+def test_errors_are_compared_with_their_own_bounds():
+    rng = np.random.default_rng(8)
+    n, bound = 4000, rng.uniform(0.01, 0.2, 4000)
+    columns = {f"e{i}_error": 2.0 * bound * rng.normal(size=n) for i in (1, 2)}
+    columns |= {f"e{i}_bound": bound for i in (1, 2)}
+    columns |= {"mag_r_error": 1.5 * bound * rng.normal(size=n), "mag_r_bound": bound}
+    columns["e1_bound"] = np.where(np.arange(n) < 100, np.nan, bound)
+    summary = summarise_stamps(errors(n, **columns), n_bootstrap=0)
+    row = summary[0]
+    assert row["component_ratio"] == pytest.approx(2, abs=0.06)
+    assert row["component_ratio_error"] == pytest.approx(
+        0.964 * row["component_ratio"] / np.sqrt(2 * n - 100)
+    )
+    assert row["mag_ratio"] == pytest.approx(1.5, abs=0.06)
+    assert row["component_bound"] == pytest.approx(np.median(bound), rel=0.01)
+    # The standard error is that of many tries.
+    tries = [np.diff(np.percentile(rng.normal(size=400), [16, 84]))[0] / 2 for _ in range(2000)]
+    assert np.std(tries) == pytest.approx(0.964 / 20, rel=0.05)
+    text = stamp_markdown(summary)
+    assert "## Beside the Cramer-Rao bound" in text and f"| {row['mag_ratio']:.3f} +- " in text
+    assert "Cramer-Rao bound is" not in stamp_markdown(summarise_stamps(errors(50), n_bootstrap=0))
+
+
+def test_cost_is_a_source_and_a_core():
+    summary = summarise_stamps(errors(50), n_bootstrap=0)
+    assert summary[0]["seconds_per_source"] == pytest.approx(1 / 50)
+    assert summary[0]["sources_per_core_second"] == pytest.approx(50 / 4) and summary[0]["memory"] == 123
+    assert np.isnan(summary["memory"][1:]).all()
+    assert "| blended | deblender | 20 | 12.5 | 123 |" in stamp_markdown(summary)
+    old = errors(50)
+    for name in ("cpu_seconds", "memory", "sources"):
+        del old.meta[name]
+    assert "## Cost" not in stamp_markdown(summarise_stamps(old, n_bootstrap=0))
+
+
+def test_errors_are_written_one_table_a_method(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = join_errors([errors(20, method="one pass"), errors(30, method="none")])
+    paths = write_stamp_report(summarise_stamps(table, n_bootstrap=0), tmp_path, table)
+    assert [path.name for path in paths[3:]] == ["stampErrors-one-pass.parquet", "stampErrors-none.parquet"]
+    back = parquet.read_table(paths[3])
+    np.testing.assert_array_equal(back["e1"], table["e1"][:20])
+    assert back.num_rows == 20 and parquet.read_table(paths[4]).num_rows == 30
+    assert b"arcelin2020" in back.schema.metadata[b"table_meta_yaml"]
+
+
+def test_every_column_of_the_summary_tells_what_it_is():
+    summary = summarise_stamps(errors(30), n_bootstrap=0)
+    assert not [name for name in summary.colnames if not summary[name].description]
+
+
 def test_methods_are_described_apart():
     table = errors(40)
     more = errors(40, method="none", mag_r_error=np.full(40, -0.3))
-    from lsst.meas.extensions.vae.evaluation.stamps import join_errors
-
     summary = summarise_stamps(join_errors([table, more]), n_bootstrap=0)
     medians = {row["method"]: row["mag_median"] for row in summary if row["by"] == "all"}
     assert medians == {"deblender": 0, "none": pytest.approx(-0.3)}
@@ -261,7 +365,7 @@ def test_markdown_and_ecsv_hold_the_summary(tmp_path):
     ]
     assert "| 0.08: yes | 0.05: yes | 0.02: no |" in line and "+0.032" in line
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 6
+    assert len(tables) == 9
     for block in tables:
         assert len({line.count("|") for line in block.splitlines()}) == 1
     back = Table.read(paths[1])
@@ -280,4 +384,4 @@ def test_a_table_without_its_metadata_is_refused():
 def test_a_target_of_ones_own_is_judged():
     own = Target("deblender", "g magnitude", ("mag_g_median",), aim=0.1)
     (row,) = judge(summarise_stamps(errors(40), n_bootstrap=0), [own])
-    assert row["aim_reached"] == "yes" and row["reached"] == "" and np.isnan(row["error"])
+    assert row["aim_reached"] == "yes" and row["reached"] == "" and row["error"] == 0

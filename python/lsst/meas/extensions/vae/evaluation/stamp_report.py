@@ -5,10 +5,14 @@
 """Errors on stamps as Markdown and ECSV, beside the paper's."""
 
 import math
+import re
 from pathlib import Path
+
+import numpy as np
 
 from ..files import replacing
 from ..version import __version__
+from .metrics import colour_pairs
 from .targets import MIN_NUMBER, judge
 
 __all__ = ["stamp_markdown", "write_stamp_report"]
@@ -18,6 +22,7 @@ _QUANTITIES = {
     "b_tot": "B_tot",
     "delta_mag_c": "magnitude of the nearest neighbour less the target's",
     "b_closest": "B_closest",
+    "n_galaxies": "number of galaxies",
 }
 _HEAD = (
     "scenes",
@@ -32,6 +37,29 @@ _HEAD = (
     "alpha_1",
     "alpha_2",
 )
+_MORE_HEAD = (
+    "abs(e) outliers",
+    "{r} outliers",
+    "mean abs(d{r}/{r})",
+    "{colour} median",
+    "{colour} half-width",
+    "cosine",
+    "SSIM",
+    "chi2 a pixel",
+)
+_BOUND_HEAD = ("scenes", "e1, e2 bound", "half-width", "ratio", "{r} bound", "half-width", "ratio")
+_COST_HEAD = ("ms a source", "sources a second and core", "memory [MiB]")
+_MORE_NOTES = """Outliers are farther from the median than three half-widths (0.29 % of a Gaussian's).
+d{r}/{r} is the relative error of the flux. Of the pixels: medians of the cosine similarity and the structural
+similarity in {r} (Wang et al. 2004), and of the mean of (image - noiseless target)^2 in units of the scene's
+noise."""
+_BOUND_NOTES = """The Cramer-Rao bound is what noise allows an unbiased measurement that knows how many
+galaxies there are and what their profiles can be. Ratios are half-widths of errors in units of each scene's
+own bound. What knows more, as a prior of what galaxies look like, or is biased, may have a ratio below 1: at
+low signal to noise good methods do."""
+_COST_NOTES = """Times are those of this run, with what else the machine did; a source is a target, or for a
+method that separates all galaxies of a scene any of these. Memory is the most that one call held beyond what
+the process held before."""
 _NOTES = """Errors are the output's value less the noiseless target's: shapes by HSM's KSB, magnitudes from
 the sum of all pixels. Half-widths are half the 16-84 % range; +- is a standard error. alpha is the slope of
 output on true ellipticity less 1, outliers clipped at 3 sigma, with its bootstrap error; in brackets the
@@ -63,7 +91,10 @@ def stamp_markdown(summary, verdicts=None):
     reference = summary.meta["reference_band"]
     head = [name.format(r=reference) for name in _HEAD]
     overall = [row for row in summary if row["by"] in ("all", "snr_min")]
-    parts += ["## All scenes", _table(["sample", "method", "targets", *head], map(_overall_row, overall))]
+    parts += ["## All scenes", _table([*_LEFT, *head], map(_overall_row, overall))]
+    parts += _more(summary, overall)
+    parts += _bounds(summary)
+    parts += _costs(summary)
     for kind in dict.fromkeys(summary["kind"].tolist()):
         for by, name in _QUANTITIES.items():
             rows = [row for row in summary if row["kind"] == kind and row["by"] == by]
@@ -74,7 +105,7 @@ def stamp_markdown(summary, verdicts=None):
     return "\n\n".join(parts) + "\n"
 
 
-def write_stamp_report(summary, folder):
+def write_stamp_report(summary, folder, errors=None):
     """Write a summary to a folder.
 
     Parameters
@@ -83,11 +114,15 @@ def write_stamp_report(summary, folder):
         As `~.stamp_table.summarise_stamps` gives it.
     folder : path-like
         Made if need be; files of the same names are replaced.
+    errors : `astropy.table.Table`, optional
+        As `~.stamps.measure_stamps` gives it, or several joined: written too, one table a method. That takes
+        pyarrow.
 
     Returns
     -------
     paths : `list` [`pathlib.Path`]
-        stamps.md, stampSummary.ecsv, stampTargets.ecsv.
+        stamps.md, stampSummary.ecsv, stampTargets.ecsv; stampErrors-<method>.parquet of each method, what is
+        neither letter nor digit in its name replaced by "-".
 
     Raises
     ------
@@ -103,6 +138,12 @@ def write_stamp_report(summary, folder):
     for path, table in zip(paths[1:], (summary, verdicts)):
         with replacing(path) as temporary:
             table.write(temporary, format="ascii.ecsv", overwrite=True)
+    if errors is not None:
+        methods = np.asarray(errors["method"]).astype(str)
+        for method in dict.fromkeys(methods.tolist()):
+            paths.append(folder / f"stampErrors-{re.sub('[^A-Za-z0-9]+', '-', method)}.parquet")
+            with replacing(paths[-1]) as temporary:
+                errors[methods == method].write(temporary, format="parquet", overwrite=True)
     return paths
 
 
@@ -151,13 +192,93 @@ def _verdict_table(verdicts):
     )
 
 
+def _more(summary, rows):
+    """Colours, fluxes and pixels, of all scenes."""
+    reference, bands = summary.meta["reference_band"], list(summary.meta["bands"])
+    pairs = [pair for pair in (("g", "r"), *colour_pairs(bands)) if set(pair) <= set(bands)]
+    # One band has no colour.
+    pair = pairs[0] if pairs else ("", "")
+    name = "colour_{}_{}".format(*pair)
+    words = {"r": reference, "colour": " - ".join(pair)}
+
+    def cells(row):
+        colour = [_signed(row[f"{name}_median"]), _number(row[f"{name}_half_width"])] if pairs else ["-", "-"]
+        return [
+            *_left(row),
+            _percent(row["e_outliers"]),
+            _percent(row["mag_outliers"]),
+            _number(row[f"flux_{reference}_residual"]),
+            *colour,
+            *(_number(row[f"{name}_median"], 4) for name in ("cosine", "ssim")),
+            _number(row["chi2_median"]),
+        ]
+
+    head = [title.format(**words) for title in _MORE_HEAD]
+    notes = _MORE_NOTES.format(**words)
+    return ["## Colours, fluxes and pixels", notes, _table([*_LEFT, *head], map(cells, rows))]
+
+
+def _bounds(summary):
+    """Errors beside what noise allows, of all scenes and by signal to noise; nothing where it is not told."""
+    if "component_ratio" not in summary.colnames or not np.isfinite(summary["component_ratio"]).any():
+        return []
+
+    def cells(row):
+        return [
+            *_left(row),
+            str(row["scenes"]),
+            *(
+                text
+                for name in ("component", "mag")
+                for text in (
+                    _number(row[f"{name}_bound"], 4),
+                    _number(row[f"{name}_half_width"], 4),
+                    _with_error(row[f"{name}_ratio"], row[f"{name}_ratio_error"], sign=False),
+                )
+            ),
+        ]
+
+    rows = [row for row in summary if row["by"] in ("all", "snr") and np.isfinite(row["component_ratio"])]
+    rows.sort(key=lambda row: (row["kind"], row["by"], row["low"] if row["by"] == "snr" else 0.0))
+    head = [title.format(r=summary.meta["reference_band"]) for title in _BOUND_HEAD]
+    return ["## Beside the Cramer-Rao bound", _BOUND_NOTES, _table([*_LEFT, *head], map(cells, rows))]
+
+
+def _costs(summary):
+    """What methods cost; nothing where it is not told."""
+    if "seconds_per_source" not in summary.colnames:
+        return []
+    rows = [row for row in summary if row["by"] == "all" and math.isfinite(row["seconds_per_source"])]
+    if not rows:
+        return []
+
+    def cells(row):
+        memory = f"{row['memory']:.0f}" if math.isfinite(row["memory"]) else "-"
+        rate = (
+            f"{row['sources_per_core_second']:.3g}" if math.isfinite(row["sources_per_core_second"]) else "-"
+        )
+        return [row["kind"], row["method"], f"{1e3 * row['seconds_per_source']:.3g}", rate, memory]
+
+    return ["## Cost", _COST_NOTES, _table(["sample", "method", *_COST_HEAD], map(cells, rows))]
+
+
+_LEFT = ("sample", "method", "targets")
+
+
+def _left(row):
+    targets = {"all": "all", "snr_min": f"SNR > {row['low']:g}"}.get(row["by"])
+    return [row["kind"], row["method"], targets or f"SNR {row['low']:.3g} to {row['high']:.3g}"]
+
+
 def _overall_row(row):
-    targets = "all" if row["by"] == "all" else f"SNR > {row['low']:g}"
-    return [row["kind"], row["method"], targets, *_cells(row)]
+    return [*_left(row), *_cells(row)]
 
 
 def _bin_row(row):
-    return [f"{row['low']:.3g} to {row['high']:.3g}", row["method"], *_cells(row)]
+    low, high = row["low"], row["high"]
+    if row["by"] == "n_galaxies":
+        return [f"{low:g}" if high == low + 1 else f"{low:g} to {high - 1:g}", row["method"], *_cells(row)]
+    return [f"{low:.3g} to {high:.3g}", row["method"], *_cells(row)]
 
 
 def _cells(row):
@@ -179,17 +300,22 @@ def _cells(row):
     ]
 
 
-def _signed(value):
+def _signed(value, digits=3):
     # Adding 0 takes the sign from a rounded -0.
-    return f"{round(float(value), 3) + 0.0:+.3f}" if math.isfinite(value) else "-"
+    return f"{round(float(value), digits) + 0.0:+.{digits}f}" if math.isfinite(value) else "-"
 
 
-def _number(value):
-    return _signed(value).removeprefix("+")
+def _number(value, digits=3):
+    return _signed(value, digits).removeprefix("+")
 
 
-def _with_error(value, error):
-    return f"{_signed(value)} +- {_number(error)}" if math.isfinite(error) else _signed(value)
+def _percent(value):
+    return f"{100 * value:.1f} %" if math.isfinite(value) else "-"
+
+
+def _with_error(value, error, sign=True):
+    text = _signed(value) if sign else _number(value)
+    return f"{text} +- {_number(error)}" if math.isfinite(error) else text
 
 
 def _range(low, high):

@@ -9,8 +9,9 @@ from astropy.table import Table
 
 from ..errors import VaeError
 from ..simulation.statistics import clipped_slope, half_width, median
+from .metrics import colour_pairs
 
-__all__ = ["BRIGHT_SNR", "PAPER_EDGES", "bin_edges", "summarise_stamps"]
+__all__ = ["BRIGHT_SNR", "COUNT_EDGES", "OUTLIER", "PAPER_EDGES", "bin_edges", "summarise_stamps"]
 
 PAPER_EDGES = {
     "snr": tuple(np.geomspace(20.0, 3000.0, 11)),
@@ -26,8 +27,28 @@ in no bin, and among all."""
 BRIGHT_SNR = 50.0
 """Above this signal to noise, the half-width of |e| errors has a target of its own."""
 
+COUNT_EDGES = (1, 2, 3, 4, 5, 8, 16, 128)
+"""Edges of the bins by the number of galaxies in a scene, the target among them; empty ones are left out."""
+
+OUTLIER = 3.0
+"""Values farther from the median than so many half-widths are outliers, 0.29 % of a Gaussian's. It is a
+choice of this project: one limit for all quantities, which tells of tails and not of how wide the core is."""
+
 _BLEND_COLUMNS = ("b_tot", "delta_mag_c", "b_closest")
 _PERCENTILES = (2.3, 97.7)
+
+# Relative standard error of half the 16-84 % range of n Gaussian deviates, times sqrt(n).
+_WIDTH_ERROR = 0.964
+
+_SPREAD_DOCS = {
+    "median": "Median of {}",
+    "median_error": "Standard error of the median, sqrt(pi/2) half-width / sqrt(number): {}",
+    "half_width": "Half the 16-84 % range of {}",
+    "low": "2.3 % percentile of {}",
+    "high": "97.7 % percentile of {}",
+    "outliers": "Fraction farther from the median than 3 half-widths: {}",
+    "failures": "Scenes in which there is none: {}",
+}
 
 _DOCS = {
     "method": "What gave the images",
@@ -38,21 +59,19 @@ _DOCS = {
     "scenes": "Scenes in the bin",
     "number": "Scenes whose noiseless target has a shape",
     "failures": "Of those, scenes in which the method's image has none",
-    "e_median": "Median of the |e| error",
-    "e_median_error": "Standard error of the median, sqrt(pi/2) half-width / sqrt(number)",
-    "e_half_width": "Half the 16-84 % range of the |e| error",
-    "e_low": "2.3 % percentile of the |e| error",
-    "e_high": "97.7 % percentile of the |e| error",
     "component_half_width": "Half the 16-84 % range of the errors of e1 and e2 together",
     "e1_std": "Plain standard deviation of the e1 error",
     "e2_std": "Plain standard deviation of the e2 error",
-    "mag_failures": "Scenes in which the sum of all pixels is not above 0, reference band",
-    "mag_median": "Median of the magnitude error, reference band",
-    "mag_median_error": "Standard error of the median, as that of e_median",
-    "mag_half_width": "Half the 16-84 % range of the magnitude error, reference band",
-    "mag_low": "2.3 % percentile of the magnitude error, reference band",
-    "mag_high": "97.7 % percentile of the magnitude error, reference band",
     "mag_std": "Plain standard deviation of the magnitude error, reference band",
+    "component_bound": "Median Cramer-Rao bound of e1 and e2 (see cramer_rao)",
+    "component_ratio": "Half-width of the errors of e1 and e2, each in units of its bound",
+    "component_ratio_error": "Its standard error, for Gaussian errors",
+    "mag_bound": "Median Cramer-Rao bound of the magnitude, reference band",
+    "mag_ratio": "Half-width of the magnitude errors, each in units of its bound, reference band",
+    "mag_ratio_error": "Its standard error, for Gaussian errors",
+    "seconds_per_source": "Time by the clock [s]; of all scenes only",
+    "sources_per_core_second": "Sources a second of processor time of all threads; of all scenes only",
+    "memory": "Memory beyond what was held before [MiB]; of all scenes only",
 }
 for _i in (1, 2):
     _DOCS |= {
@@ -100,10 +119,17 @@ def bin_edges(values, by, bins="paper", number=10):
 def summarise_stamps(errors, bins="paper", n_bootstrap=100, seed=0):
     """Describe the errors of every method, of all scenes and in bins.
 
+    Shapes are described as ``e`` (|e|), ``e1`` and ``e2``, of targets whose noiseless image has one;
+    magnitudes as ``mag`` (reference band) and ``mag_<b>``; colours as ``colour_<b>_<c>``; and ``cosine``,
+    ``ssim`` and ``chi2``. Each has a median with its error, the half-width, the 2.3 and 97.7 % percentiles,
+    the fraction of outliers (see `OUTLIER`) and the number of failures (of shapes in ``failures``).
+    ``flux_<b>_residual`` is the mean of the absolute relative error of the flux.
+
     Parameters
     ----------
     errors : `astropy.table.Table`
-        As `~.stamps.measure_stamps` gives it, or several joined.
+        As `~.stamps.measure_stamps` gives it, or several joined; with `~.cramer_rao.add_bounds`, errors are
+        compared with what noise allows.
     bins : {"paper", "quantiles"}, optional
         See `bin_edges`.
     n_bootstrap : `int`, optional
@@ -140,16 +166,16 @@ def summarise_stamps(errors, bins="paper", n_bootstrap=100, seed=0):
             for by, low, high, inside in _bins(columns, kind, bins):
                 part = {name: column[inside] for name, column in columns.items()}
                 rng = np.random.default_rng([seed, len(rows)])
+                cost = _cost(errors.meta, kind, method) if by == "all" else _NO_COST
                 rows.append(
                     {"method": method, "kind": kind, "by": by, "low": low, "high": high}
                     | _describe(part, reference, bands, n_bootstrap, rng)
+                    | cost
                 )
     summary = Table({name: np.array([row[name] for row in rows]) for name in rows[0]}) if rows else Table()
+    docs = _docs(reference, bands)
     for name in summary.colnames:
-        summary[name].description = _DOCS.get(name, "")
-    for band in bands:
-        for name in ("median", "half_width"):
-            summary[f"mag_{band}_{name}"].description = f"As mag_{name}, band {band}"
+        summary[name].description = docs.get(name, "")
     summary.meta = dict(errors.meta) | {"bins": bins, "n_bootstrap": n_bootstrap, "bootstrap_seed": seed}
     return summary
 
@@ -172,47 +198,113 @@ def _bins(columns, kind, bins):
         for low, high in zip(edges[:-1], edges[1:]):
             inside = (values >= low) & ((values <= high) if high == edges[-1] else (values < high))
             yield by, float(low), float(high), inside
+    if kind == "blended":
+        for low, high in zip(COUNT_EDGES[:-1], COUNT_EDGES[1:]):
+            inside = (columns["n_galaxies"] >= low) & (columns["n_galaxies"] < high)
+            if inside.any():
+                yield "n_galaxies", float(low), float(high), inside
+
+
+def _quantities(reference, bands):
+    """Columns of errors, and what they are, by what they are called in the summary; shapes first."""
+    found = {"e": ("e_error", "the |e| error")}
+    found |= {f"e{i}": (f"e{i}_error", f"the e{i} error") for i in (1, 2)}
+    found["mag"] = (f"mag_{reference}_error", "the magnitude error, reference band")
+    found |= {f"mag_{band}": (f"mag_{band}_error", f"the magnitude error, {band}") for band in bands}
+    for pair in colour_pairs(bands):
+        name = "colour_{}_{}".format(*pair)
+        found[name] = (f"{name}_error", "the error of the colour {} - {}".format(*pair))
+    likeness = {
+        "cosine": "the cosine similarity",
+        "ssim": "the structural similarity",
+        "chi2": "chi2 a pixel",
+    }
+    return found | {name: (name, words) for name, words in likeness.items()}
+
+
+_SHAPES = ("e", "e1", "e2")
+
+
+def _docs(reference, bands):
+    docs = dict(_DOCS)
+    for name, (_, words) in _quantities(reference, bands).items():
+        docs |= {f"{name}_{part}": doc.format(words) for part, doc in _SPREAD_DOCS.items()}
+    docs |= {f"flux_{band}_residual": f"Mean absolute relative flux error, {band}" for band in bands}
+    return docs
 
 
 def _describe(part, reference, bands, n_bootstrap, rng):
     known = ~part["truth_flag"]
-    e_error = part["e_error"][known]
-    components = [part[f"e{i}_error"][known] for i in (1, 2)]
-    magnitude = part[f"mag_{reference}_error"]
     row = {
         "scenes": len(known),
         "number": int(known.sum()),
         "failures": int((part["shape_flag"] & known).sum()),
-        **_spread(e_error, "e"),
-        "component_half_width": half_width(np.concatenate(components)),
-        "e1_std": _std(components[0]),
-        "e2_std": _std(components[1]),
     }
+    for name, (column, _) in _quantities(reference, bands).items():
+        values = part[column][known] if name in _SHAPES else part[column]
+        row |= _spread(values, name)
+        if name not in _SHAPES:
+            row[f"{name}_failures"] = int((~np.isfinite(values)).sum())
+    components = [part[f"e{i}_error"][known] for i in (1, 2)]
+    row["component_half_width"] = half_width(np.concatenate(components))
+    row |= {f"e{i}_std": _std(component) for i, component in enumerate(components, 1)}
+    row["mag_std"] = _std(part[f"mag_{reference}_error"])
+    for band in bands:
+        row[f"flux_{band}_residual"] = _mean_size(part[f"flux_{band}_error"])
     for i in (1, 2):
         slope, error, plain = _slope(part[f"e{i}_true"], part[f"e{i}"], n_bootstrap, rng)
         row |= {f"alpha_{i}": slope - 1, f"alpha_{i}_error": error, f"alpha_{i}_plain": plain - 1}
-    row |= {
-        "mag_failures": int(part[f"mag_{reference}_flag"].sum()),
-        **_spread(magnitude, "mag"),
-        "mag_std": _std(magnitude),
-    }
-    for band in bands:
-        error = part[f"mag_{band}_error"]
-        row |= {f"mag_{band}_median": median(error), f"mag_{band}_half_width": half_width(error)}
+    if "e1_bound" in part:
+        row |= _against_bound(
+            np.concatenate(components), [part[f"e{i}_bound"][known] for i in (1, 2)], "component"
+        )
+        row |= _against_bound(part[f"mag_{reference}_error"], [part[f"mag_{reference}_bound"]], "mag")
     return row
+
+
+def _against_bound(values, bounds, name):
+    bounds = np.concatenate(bounds)
+    pulls = values / bounds
+    ratio, number = half_width(pulls), np.isfinite(pulls).sum()
+    return {
+        f"{name}_bound": median(bounds),
+        f"{name}_ratio": ratio,
+        f"{name}_ratio_error": float(_WIDTH_ERROR * ratio / np.sqrt(max(number, 1))),
+    }
+
+
+_NO_COST = dict.fromkeys(("seconds_per_source", "sources_per_core_second", "memory"), float("nan"))
+
+
+def _cost(meta, kind, method):
+    """What a method cost, as far as the metadata tell."""
+
+    def told(name):
+        return meta.get(name, {}).get(kind, {}).get(method, float("nan"))
+
+    sources, cpu = told("sources"), told("cpu_seconds")
+    found = (told("seconds") / sources, sources / cpu if cpu else float("nan"), told("memory"))
+    return {name: float(value) for name, value in zip(_NO_COST, found)}
 
 
 def _spread(values, name):
     values = values[np.isfinite(values)]
     low, high = np.percentile(values, _PERCENTILES) if values.size else (np.nan, np.nan)
-    width = half_width(values)
+    middle, width = median(values), half_width(values)
+    outliers = np.mean(np.abs(values - middle) > OUTLIER * width) if values.size else np.nan
     return {
-        f"{name}_median": median(values),
+        f"{name}_median": middle,
         f"{name}_median_error": float(np.sqrt(np.pi / 2) * width / np.sqrt(max(values.size, 1))),
         f"{name}_half_width": width,
         f"{name}_low": float(low),
         f"{name}_high": float(high),
+        f"{name}_outliers": float(outliers),
     }
+
+
+def _mean_size(values):
+    values = values[np.isfinite(values)]
+    return float(np.mean(np.abs(values))) if values.size else float("nan")
 
 
 def _std(values):
