@@ -220,6 +220,7 @@ def test_errors_are_compared_with_their_own_bounds():
     columns = {f"e{i}_error": 2.0 * bound * rng.normal(size=n) for i in (1, 2)}
     columns |= {f"e{i}_bound": bound for i in (1, 2)}
     columns |= {"mag_r_error": 1.5 * bound * rng.normal(size=n), "mag_r_bound": bound}
+    columns |= {"e_error": 0.5 * bound * rng.normal(size=n), "e_bound": bound}
     columns["e1_bound"] = np.where(np.arange(n) < 100, np.nan, bound)
     summary = summarise_stamps(errors(n, **columns), n_bootstrap=0)
     row = summary[0]
@@ -227,7 +228,7 @@ def test_errors_are_compared_with_their_own_bounds():
     assert row["component_ratio_error"] == pytest.approx(
         0.964 * row["component_ratio"] / np.sqrt(2 * n - 100)
     )
-    assert row["mag_ratio"] == pytest.approx(1.5, abs=0.06)
+    assert row["mag_ratio"] == pytest.approx(1.5, abs=0.06) and row["e_ratio"] == pytest.approx(0.5, abs=0.02)
     assert row["component_bound"] == pytest.approx(np.median(bound), rel=0.01)
     # The standard error is that of many tries.
     tries = [np.diff(np.percentile(rng.normal(size=400), [16, 84]))[0] / 2 for _ in range(2000)]

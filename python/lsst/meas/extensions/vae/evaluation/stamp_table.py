@@ -63,6 +63,9 @@ _DOCS = {
     "e1_std": "Plain standard deviation of the e1 error",
     "e2_std": "Plain standard deviation of the e2 error",
     "mag_std": "Plain standard deviation of the magnitude error, reference band",
+    "e_bound": "Median Cramer-Rao bound of |e| (see cramer_rao)",
+    "e_ratio": "Half-width of the errors of |e|, each in units of its bound",
+    "e_ratio_error": "Its standard error, for Gaussian errors",
     "component_bound": "Median Cramer-Rao bound of e1 and e2 (see cramer_rao)",
     "component_ratio": "Half-width of the errors of e1 and e2, each in units of its bound",
     "component_ratio_error": "Its standard error, for Gaussian errors",
@@ -245,7 +248,7 @@ def _describe(part, reference, bands, n_bootstrap, rng):
         row |= _spread(values, name)
         if name not in _SHAPES:
             row[f"{name}_failures"] = int((~np.isfinite(values)).sum())
-    components = [part[f"e{i}_error"][known] for i in (1, 2)]
+    e_error, *components = (part[f"{name}_error"][known] for name in _SHAPES)
     row["component_half_width"] = half_width(np.concatenate(components))
     row |= {f"e{i}_std": _std(component) for i, component in enumerate(components, 1)}
     row["mag_std"] = _std(part[f"mag_{reference}_error"])
@@ -255,6 +258,7 @@ def _describe(part, reference, bands, n_bootstrap, rng):
         slope, error, plain = _slope(part[f"e{i}_true"], part[f"e{i}"], n_bootstrap, rng)
         row |= {f"alpha_{i}": slope - 1, f"alpha_{i}_error": error, f"alpha_{i}_plain": plain - 1}
     if "e1_bound" in part:
+        row |= _against_bound(e_error, [part["e_bound"][known]], "e")
         row |= _against_bound(
             np.concatenate(components), [part[f"e{i}_bound"][known] for i in (1, 2)], "component"
         )
