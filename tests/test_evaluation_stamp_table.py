@@ -261,6 +261,23 @@ def test_errors_are_written_one_table_a_method(tmp_path):
     assert b"arcelin2020" in back.schema.metadata[b"table_meta_yaml"]
 
 
+def test_shear_biases_are_written_of_sheared_samples(tmp_path):
+    pytest.importorskip("pyarrow")
+    shears = [(0, 0), (0.01, 0), (-0.01, 0), (0, 0.01), (0, -0.01)]
+    table = errors(200)
+    table["base_scene"], table["shard"] = np.arange(200) // 5, 0
+    for i in (0, 1):
+        table[f"g{i + 1}"] = np.tile([shear[i] for shear in shears], 40)
+        table[f"e{i + 1}_true"] = table[f"g{i + 1}"]
+        table[f"e{i + 1}"] = 1.05 * table[f"g{i + 1}"]
+    table.meta["samples"]["blended"][0]["settings"]["shear_step"] = 0.01
+    paths = write_stamp_report(summarise_stamps(table, n_bootstrap=0), tmp_path, table)
+    assert [path.name for path in paths][3:] == ["shearBiases.ecsv", "stampErrors-deblender.parquet"]
+    assert Table.read(paths[3])["m_1"].tolist() == pytest.approx([0, 0.05])
+    text = paths[0].read_text()
+    assert "## Shear biases, step 0.01" in text and "| blended | deblender | 40 | +0.0500 +- 0.0000 |" in text
+
+
 def test_every_column_of_the_summary_tells_what_it_is():
     summary = summarise_stamps(errors(30), n_bootstrap=0)
     assert not [name for name in summary.colnames if not summary[name].description]

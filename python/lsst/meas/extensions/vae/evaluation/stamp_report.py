@@ -13,6 +13,7 @@ import numpy as np
 from ..files import replacing
 from ..version import __version__
 from .metrics import colour_pairs
+from .shear_bias import shear_bias
 from .targets import MIN_NUMBER, judge
 
 __all__ = ["stamp_markdown", "write_stamp_report"]
@@ -57,6 +58,9 @@ _BOUND_NOTES = """The Cramer-Rao bound is what noise allows an unbiased measurem
 galaxies there are and what their profiles can be. Ratios are half-widths of errors in units of each scene's
 own bound. What knows more, as a prior of what galaxies look like, or is biased, may have a ratio below 1: at
 low signal to noise good methods do."""
+_SHEAR_NOTES = """m is the mean response of e to shear less 1, from versions of a scene that share their noise;
+c the mean of e without shear. Relative ones are those beside the noiseless targets, measured in the same way:
+what deblending adds to KSB's own. +- is the standard error, a jackknife's over scenes."""
 _COST_NOTES = """Times are those of this run, with what else the machine did; a source is a target, or for a
 method that separates all galaxies of a scene any of these. Memory is the most that one call held beyond what
 the process held before."""
@@ -68,7 +72,7 @@ same noise. Failures are scenes without a shape whose noiseless target has one; 
 pixels do not sum to a magnitude."""
 
 
-def stamp_markdown(summary, verdicts=None):
+def stamp_markdown(summary, verdicts=None, shear=None):
     """The tables of a summary, as text.
 
     Parameters
@@ -77,6 +81,8 @@ def stamp_markdown(summary, verdicts=None):
         As `~.stamp_table.summarise_stamps` gives it.
     verdicts : `astropy.table.Table`, optional
         As `~.targets.judge` gives it; made if absent.
+    shear : `astropy.table.Table`, optional
+        As `~.shear_bias.shear_bias` gives it.
 
     Returns
     -------
@@ -94,6 +100,8 @@ def stamp_markdown(summary, verdicts=None):
     parts += ["## All scenes", _table([*_LEFT, *head], map(_overall_row, overall))]
     parts += _more(summary, overall)
     parts += _bounds(summary)
+    if shear is not None:
+        parts += [f"## Shear biases, step {shear.meta['shear_step']:g}", _SHEAR_NOTES, _shear_table(shear)]
     parts += _costs(summary)
     for kind in dict.fromkeys(summary["kind"].tolist()):
         for by, name in _QUANTITIES.items():
@@ -115,14 +123,15 @@ def write_stamp_report(summary, folder, errors=None):
     folder : path-like
         Made if need be; files of the same names are replaced.
     errors : `astropy.table.Table`, optional
-        As `~.stamps.measure_stamps` gives it, or several joined: written too, one table a method. That takes
-        pyarrow.
+        As `~.stamps.measure_stamps` gives it, or several joined: written too, one table a method, which takes
+        pyarrow; and of scenes in sheared versions, m and c.
 
     Returns
     -------
     paths : `list` [`pathlib.Path`]
-        stamps.md, stampSummary.ecsv, stampTargets.ecsv; stampErrors-<method>.parquet of each method, what is
-        neither letter nor digit in its name replaced by "-".
+        stamps.md, stampSummary.ecsv, stampTargets.ecsv; shearBiases.ecsv of sheared scenes; and
+        stampErrors-<method>.parquet of each method, what is neither letter nor digit in its name replaced by
+        "-".
 
     Raises
     ------
@@ -131,13 +140,18 @@ def write_stamp_report(summary, folder, errors=None):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    verdicts = judge(summary)
-    paths = [folder / name for name in ("stamps.md", "stampSummary.ecsv", "stampTargets.ecsv")]
+    verdicts, shear = judge(summary), None
+    if errors is not None and _sheared(errors):
+        shear = shear_bias(errors)
+    tables = {"stampSummary.ecsv": summary, "stampTargets.ecsv": verdicts, "shearBiases.ecsv": shear}
+    paths = [folder / "stamps.md"]
     with replacing(paths[0]) as temporary:
-        Path(temporary).write_text(stamp_markdown(summary, verdicts))
-    for path, table in zip(paths[1:], (summary, verdicts)):
-        with replacing(path) as temporary:
-            table.write(temporary, format="ascii.ecsv", overwrite=True)
+        Path(temporary).write_text(stamp_markdown(summary, verdicts, shear))
+    for name, table in tables.items():
+        if table is not None:
+            paths.append(folder / name)
+            with replacing(paths[-1]) as temporary:
+                table.write(temporary, format="ascii.ecsv", overwrite=True)
     if errors is not None:
         methods = np.asarray(errors["method"]).astype(str)
         for method in dict.fromkeys(methods.tolist()):
@@ -145,6 +159,12 @@ def write_stamp_report(summary, folder, errors=None):
             with replacing(paths[-1]) as temporary:
                 errors[methods == method].write(temporary, format="parquet", overwrite=True)
     return paths
+
+
+def _sheared(errors):
+    """Whether the samples have their scenes in sheared versions."""
+    samples = [sample for kind in errors.meta["samples"].values() for sample in kind]
+    return all(sample["settings"].get("shear_step", 0.0) for sample in samples)
 
 
 def _facts(summary):
@@ -244,6 +264,22 @@ def _bounds(summary):
     return ["## Beside the Cramer-Rao bound", _BOUND_NOTES, _table([*_LEFT, *head], map(cells, rows))]
 
 
+def _shear_table(shear):
+    names = ("m_1", "m_2", "m_1_relative", "m_2_relative", "c_1_relative", "c_2_relative")
+    return _table(
+        ["sample", "method", "scenes", *(name.replace("_relative", ", relative") for name in names)],
+        (
+            [
+                row["kind"],
+                row["method"],
+                str(row["scenes"]),
+                *(_with_error(row[name], row[f"{name}_error"], digits=4) for name in names),
+            ]
+            for row in shear
+        ),
+    )
+
+
 def _costs(summary):
     """What methods cost; nothing where it is not told."""
     if "seconds_per_source" not in summary.colnames:
@@ -313,9 +349,9 @@ def _percent(value):
     return f"{100 * value:.1f} %" if math.isfinite(value) else "-"
 
 
-def _with_error(value, error, sign=True):
-    text = _signed(value) if sign else _number(value)
-    return f"{text} +- {_number(error)}" if math.isfinite(error) else text
+def _with_error(value, error, sign=True, digits=3):
+    text = _signed(value, digits) if sign else _number(value, digits)
+    return f"{text} +- {_number(error, digits)}" if math.isfinite(error) else text
 
 
 def _range(low, high):
