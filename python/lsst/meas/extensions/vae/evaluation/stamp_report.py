@@ -58,9 +58,9 @@ _BOUND_NOTES = """The Cramer-Rao bound is what noise allows an unbiased measurem
 galaxies there are and what their profiles can be. Ratios are half-widths of errors in units of each scene's
 own bound. What knows more, as a prior of what galaxies look like, or is biased, may have a ratio below 1: at
 low signal to noise good methods do."""
-_SHEAR_NOTES = """m is the mean response of e to shear less 1, from versions of a scene that share their noise;
-c the mean of e without shear. Relative ones are those beside the noiseless targets, measured in the same way:
-what deblending adds to KSB's own. +- is the standard error, a jackknife's over scenes."""
+_SHEAR_NOTES = """m is the mean response of e to shear less 1, from versions of a scene that share their
+noise; c the mean of e without shear. Relative ones are those beside the noiseless targets, measured in the
+same way: what deblending adds to KSB's own. +- is the standard error, a jackknife's over scenes."""
 _COST_NOTES = """Times are those of this run, with what else the machine did; a source is a target, or for a
 method that separates all galaxies of a scene any of these. Memory is the most that one call held beyond what
 the process held before."""
