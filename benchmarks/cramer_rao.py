@@ -5,11 +5,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How near errors of the network's one pass and of refinement come to what noise allows, by signal to noise.
 
-Run as ``python benchmarks/cramer_rao.py [--scenes N] [--known-centres]``: blends of the survey ``arcelin2020``
-of test galaxies, COSMOS's where its catalogue is at hand, deblended from the true centres of all galaxies.
-Ratios are half-widths of errors in units of each scene's own bound, that of all parameters of all galaxies or
-of all but their centres.  "isolated" is KSB and the sum of the pixels of the noisy target alone, which know
-nothing of galaxies.  Times are processor time of this process.
+Run as ``python benchmarks/cramer_rao.py [--scenes N] [--known-centres]``: blends of the survey
+``arcelin2020`` of test galaxies, COSMOS's where its catalogue is at hand, deblended from the true centres
+of all galaxies.  Ratios are half-widths of errors in units of each scene's own bound, that of all
+parameters of all galaxies or of all but their centres.  "isolated" is KSB and the sum of the pixels of the
+noisy target alone, which know nothing of galaxies.  Times are processor time of this process.
 """
 
 import argparse
