@@ -58,8 +58,13 @@ def main(argv=None) -> int:
     return runCommand(makeParser(), _run, argv)
 
 
+# What a card tells of a summary's columns.
+_ROW = ("method", "kind", "by", "low", "high", "scenes", "number", "failures", "component_half_width")
+_TOLD = ("e_", "e1_", "e2_", "mag_", "alpha_")
+
+
 def measuredErrors(summary) -> list[dict]:
-    """Turn a summary of errors into what a card holds.
+    """Turn a summary of errors into what a card holds: the targets', not all that was measured.
 
     Parameters
     ----------
@@ -75,6 +80,8 @@ def measuredErrors(summary) -> list[dict]:
     for row in summary:
         entry = {}
         for name in summary.colnames:
+            if name not in _ROW and not name.startswith(_TOLD):
+                continue
             value = row[name].item() if hasattr(row[name], "item") else row[name]
             if isinstance(value, float):
                 if not math.isfinite(value):
