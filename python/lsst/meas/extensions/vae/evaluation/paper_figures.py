@@ -147,9 +147,9 @@ def write_figures(
         "figureB1": lambda: deblended_scenes(
             _given(real_scenes, "real_scenes"), "Deblended scenes of real galaxies", note=_REAL_NOTE
         ),
-        "figureC1": lambda: posterior_distributions(_given(posteriors, "posteriors")),
+        "figureC1": lambda: posterior_distributions(_given(posteriors, "posteriors"), note=_POSTERIOR_NOTE),
     }
-    figures = {name: draws[name] for name in sorted(draws, key=lambda name: (len(name) > 8, name))}
+    figures = {name: draws[name] for name in sorted(draws)}
     figures |= _comparisons(errors, summary, n_bootstrap)
     figures["compare_shear"] = lambda: compare_shear(_given(biases, "biases"))
     for name in only or ():
@@ -161,8 +161,11 @@ def write_figures(
 
 _REAL_NOTE = (
     "Images of real galaxies have noise of their own, correlated from pixel to pixel, and residuals of "
-    "processing, "
-    "which the targets keep."
+    "processing, which the targets keep."
+)
+_POSTERIOR_NOTE = (
+    "Draws of networks whose bands have one pixel scale are about the refined model, those of others from "
+    "the encoder's posterior; the networks' own errors are in them as far as their cards tell these."
 )
 
 
@@ -196,21 +199,17 @@ def _draws(errors, others, method, bins, n_bootstrap):
         return error_columns(found, ("snr", "b_tot"), "Decentred targets", bins)
 
     def real():
-        missing = [key for key in ("real", "transferred") if key not in others]
+        missing = [key for key in _REAL if key not in others]
         if missing:
             raise VaeError(
                 f"no table of errors of real galaxies: give others {' and '.join(map(repr, missing))}"
             )
-        bands = band_label(errors.meta)
-        found = [find_series(errors, "blended", method, f"{bands}, parametric")]
-        found += [
-            find_series(others[key], "blended", method, f"{bands}, {_REAL[key]}")
-            for key in ("real", "transferred")
-        ]
+        found = [find_series(errors, "blended", method, "parametric galaxies")]
+        found += [find_series(others[key], "blended", method, label) for key, label in _REAL.items()]
         return alpha_by_snr(
             [one.part(one["r_mag"] < _REAL_LIMIT) for one in found],
             "Real galaxies before and after transfer learning", bins, n_bootstrap,
-            f"Galaxies brighter than <i>r</i> = {_REAL_LIMIT:g}.",
+            f"{band_label(errors.meta).replace('$', '')}; galaxies brighter than <i>r</i> = {_REAL_LIMIT:g}.",
         )  # fmt: skip
 
     return {
@@ -229,7 +228,7 @@ def _draws(errors, others, method, bins, n_bootstrap):
 
 
 _CENTRED = {"pixelisation": "shifted within a pixel", "peaks": "centred on peaks"}
-_REAL = {"real": "real galaxies", "transferred": "real galaxies, fine-tuned"}
+_REAL = {"real": "real galaxies", "transferred": "real, fine-tuned"}
 
 
 def _comparisons(errors, summary, n_bootstrap):

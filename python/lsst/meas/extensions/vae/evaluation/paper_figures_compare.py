@@ -166,13 +166,11 @@ def compare_methods(series, metric, bands=(), bins="quantiles"):
     return PaperFigure(
         figure,
         "Deblenders compared: " + _plain(metric.words.format(**names)),
-        f"Of each method {metric.words.format(**names)}, on the same {counted(series[0].n_scenes)}. Above, "
-        "all of them: "
-        "bars are the 16 to 84 % ranges with their medians, lines the 2.3 to 97.7 % ranges; in the table "
-        "failures are "
-        "scenes in which the method gave no value although the truth has one. Below, "
-        f"{statistic[0].lower() + statistic[1:]} in {edges}, of at least {LEAST_BOX} scenes, by "
-        f"{', '.join(QUANTITIES[by].words for by in found) or 'nothing'}.{gone}",
+        f"Of each method {metric.words.format(**names)}, on the same {counted(series[0].n_scenes)}. "
+        "Above, all of them: bars are the 16 to 84 % ranges with their medians, lines the 2.3 to 97.7 % "
+        "ranges; in the table failures are scenes in which the method gave no value although the truth "
+        f"has one. Below, {statistic[0].lower() + statistic[1:]} in {edges}, of at least {LEAST_BOX} "
+        f"scenes, by {', '.join(QUANTITIES[by].words for by in found) or 'nothing'}.{gone}",
     )
 
 

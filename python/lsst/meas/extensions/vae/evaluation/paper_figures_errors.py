@@ -29,11 +29,9 @@ _REACH = 0.6
 
 _BOXES = (
     "Boxes show the median and the 16 to 84 % range, whiskers the 2.3 to 97.7 % range, a few of which may "
-    "be cut; "
-    "bins of fewer than "
-    f"{LEAST_BOX} scenes have no box, those of fewer than {LEAST_WHISKER} no whiskers. Below, the medians "
-    "with their standard errors. Errors are the output's value less the noiseless target's; |<i>e</i>| is "
-    "(<i>a</i>-<i>b</i>)/(<i>a</i>+<i>b</i>), by KSB."
+    f"be cut; bins of fewer than {LEAST_BOX} scenes have no box, those of fewer than {LEAST_WHISKER} no "
+    "whiskers. Below, the medians with their standard errors. Errors are the output's value less the "
+    "noiseless target's; |<i>e</i>| is (<i>a</i>-<i>b</i>)/(<i>a</i>+<i>b</i>), by KSB."
 )
 
 
@@ -83,8 +81,9 @@ def distributions(truth):
     return PaperFigure(
         figure,
         "Galaxies of the test sample",
-        "Ellipticity |<i>e</i>| = (<i>a</i>-<i>b</i>)/(<i>a</i>+<i>b</i>) of the noiseless images (KSB)"
-        f"{redshift} of {counted(len(truth), 'galaxies')}; the outermost 0.1 % may be beyond the axes.",
+        "Ellipticity |<i>e</i>| = (<i>a</i>-<i>b</i>)/(<i>a</i>+<i>b</i>) of the noiseless images "
+        f"(KSB){redshift} of {counted(len(truth), 'galaxies')}; the outermost 0.1 % may be beyond the "
+        "axes.",
     )
 
 
@@ -138,10 +137,9 @@ def ellipticity_plane(series):
         "Ellipticities before and after",
         f"Ellipticities of the {_noun(series)} output against those of the noiseless target (KSB), "
         f"{series.label.replace('$', '')}, {counted(len(true[0]), 'galaxies')}. The darker, the more "
-        "galaxies "
-        "(logarithmic); the line is equality. Right: arrows from the targets' ellipticities by the median "
-        "error of "
-        f"both components in each cell of at least {_LEAST_ARROW} galaxies, on the scale of the axes.",
+        "galaxies (logarithmic); the line is equality. Right: arrows from the targets' ellipticities by "
+        f"the median error of both components in each cell of at least {_LEAST_ARROW} galaxies, on the "
+        "scale of the axes.",
     )
 
 
@@ -262,8 +260,7 @@ def error_columns(series, rows, title, bins="paper", errors=("e_error", "mag_err
         figure,
         title,
         f"Errors of |<i>e</i>| and of the magnitude in <i>{series[0].reference}</i> of {series[0].kind} "
-        "targets, by "
-        f"{what}. {sizes}. On top the numbers of scenes of the first sample. {_BOXES}{lost}",
+        f"targets, by {what}. {sizes}. On top the numbers of scenes of the first sample. {_BOXES}{lost}",
     )
 
 
@@ -275,7 +272,11 @@ def _need(series):
 def _beyond(series, bins):
     values = series[bins.by]
     part = np.mean(bins.numbers(values[np.isfinite(values)]) < 0)
-    return f" {100 * part:.1f} % of the scenes are beyond the axis of {bins.by}." if part > 0.001 else ""
+    return (
+        f" {100 * part:.1f} % of the scenes are beyond the axis of {QUANTITIES[bins.by].words}."
+        if part > 0.001
+        else ""
+    )
 
 
 def _limits(cells):
@@ -309,7 +310,7 @@ def _counts(axes, values, bins):
     edges = np.geomspace(*ends, 41) if bins.log else np.linspace(*ends, 41)
     if bins.by == "n_galaxies":
         edges = bins.edges
-    axes.hist(values, edges, color="0.78")
+    axes.hist(values, edges, histtype="stepfilled", color="0.78")
     axes.set_ylabel("scenes", fontsize=LEAST_FONT)
     axes.margins(y=0.12)
     axes.locator_params(axis="y", nbins=3)
@@ -439,12 +440,10 @@ def alpha_by_snr(series, title, bins="paper", n_bootstrap=100, note="", styles=N
         figure,
         title,
         "Multiplicative bias of the ellipticity, &alpha;: the slope of the output's ellipticity on that of "
-        "the "
-        "noiseless target less 1, the mean of both components, by the signal to noise of the target alone. "
-        "Outliers "
-        "are clipped at 3 sigma, bars are bootstrap errors; in the legend all scenes together, in brackets "
-        "without "
-        f"clipping, which outliers drive. {sizes}. On top the numbers of scenes of the first sample; bins of "
+        "the noiseless target less 1, the mean of both components, by the signal to noise of the target "
+        "alone. Outliers are clipped at 3 sigma, bars are bootstrap errors; in the legend all scenes "
+        f"together, in brackets without clipping, which outliers drive. {sizes}. On top the numbers of "
+        "scenes of the first sample; bins of "
         f"fewer than {LEAST_SLOPE} scenes are left out. {note}".strip(),
     )
 

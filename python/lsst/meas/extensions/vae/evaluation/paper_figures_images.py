@@ -102,7 +102,9 @@ def latent_corner(mean, label="", number=5):
             axes.remove()
             continue
         if row == column:
-            axes.hist(values[:, row], edges, density=True, color=light("#0072B2", 0.35))
+            axes.hist(
+                values[:, row], edges, density=True, histtype="stepfilled", color=light("#0072B2", 0.35)
+            )
             axes.plot(x, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), "--", color="#D55E00", lw=0.8)
             axes.set_yticks([])
         else:
@@ -121,9 +123,8 @@ def latent_corner(mean, label="", number=5):
         figure,
         "Latents",
         f"Posterior means of the {number} latents{of} that vary most, of {mean.shape[1]}, on "
-        f"{counted(len(mean))}: histograms, and below them densities of pairs (shades by the square root of "
-        "the "
-        "number). Dashed: the standard normal, its circles at 1 and 2 sigma.",
+        f"{counted(len(mean))}: histograms, and below them densities of pairs (shades by the square root "
+        "of the number). Dashed: the standard normal, its circles at 1 and 2 sigma.",
     )
 
 
@@ -190,8 +191,8 @@ def deblended_scenes(scenes, title, crop=0.5, in_row=None, note=""):
     return PaperFigure(
         figure,
         title,
-        f"{counted(len(scenes))} at random, in <i>g</i>, <i>r</i> and <i>i</i> where there are these bands: "
-        f"{', '.join(names)}. Pluses are on the targets, crosses on the other galaxies"
+        f"{counted(len(scenes))} at random, in <i>g</i>, <i>r</i> and <i>i</i> where there are these "
+        f"bands: {', '.join(names)}. Pluses are on the targets, crosses on the other galaxies"
         + (f"; the middle {100 * crop:.0f} % of each side is shown." if crop < 1 else ".")
         + (f" {note}" if note else ""),
     )
@@ -214,7 +215,7 @@ def _picture(axes, rgb, centres, crop=1.0, size=5.0):
 
 
 @styled
-def posterior_distributions(posteriors, title="Posteriors of single targets"):
+def posterior_distributions(posteriors, title="Posteriors of single targets", note=""):
     """Figure C1: errors of shape and magnitude that the posteriors of single targets allow.
 
     Parameters
@@ -223,6 +224,8 @@ def posterior_distributions(posteriors, title="Posteriors of single targets"):
         One a row.
     title : `str`, optional
         What is shown, in a few words.
+    note : `str`, optional
+        HTML that goes to the end of the caption.
 
     Returns
     -------
@@ -280,12 +283,10 @@ def posterior_distributions(posteriors, title="Posteriors of single targets"):
         figure,
         title,
         f"What the posteriors of {counted(len(posteriors), 'targets')} allow, in {counted(draws, 'draws')} "
-        "each: errors "
-        "of |<i>e</i>| (KSB) and of the magnitude in the reference band against the noiseless target. "
-        "Dotted lines "
-        "are medians, the solid one is the truth. Left the noisy scenes, a plus on the target and crosses "
-        "on other "
-        "galaxies.",
+        "each: errors of |<i>e</i>| (KSB) and of the magnitude in the reference band against the noiseless "
+        "target. Dotted lines are medians, the solid one is the truth. Left the noisy scenes, a plus on "
+        "the target and crosses on other "
+        f"galaxies. {note}".strip(),
     )
 
 

@@ -87,8 +87,7 @@ def compare_cost(summary, kind="blended"):
         "Deblenders compared: errors and time",
         "Half-widths (half the 16 to 84 % range) of the errors of |<i>e</i>| and of the magnitude in "
         f"<i>{reference}</i> against the time by the clock that each method takes for one source, in this "
-        "run, on "
-        f"{counted(int(rows[0]['scenes']))}. What is lower and farther left is better.",
+        f"run, on {counted(int(rows[0]['scenes']))}. What is lower and farther left is better.",
     )
 
 
@@ -155,12 +154,10 @@ def compare_bound(summary, kind="blended"):
         figure,
         "Deblenders compared: errors and what noise allows",
         "Half-widths (half the 16 to 84 % range) of errors of <i>e</i><sub>1</sub> and "
-        "<i>e</i><sub>2</sub>, and of the "
-        f"magnitude in <i>{reference}</i>, each in units of its scene's Cramer-Rao bound, by the signal to "
-        "noise of "
-        "the target alone; bars are standard errors. Dashed: the bound of an unbiased measurement. What "
-        "knows what "
-        "galaxies look like, or is biased, may be below it.",
+        f"<i>e</i><sub>2</sub>, and of the magnitude in <i>{reference}</i>, each in units of its scene's "
+        "Cramer-Rao bound, by the signal to noise of the target alone; bars are standard errors. Dashed: "
+        "the bound of an unbiased measurement. What knows what galaxies look like, or is biased, may be "
+        "below it.",
     )
 
 
@@ -227,8 +224,8 @@ def compare_shear(biases, kind="blended"):
         "Deblenders compared: shear biases",
         "Multiplicative bias <i>m</i> and additive bias <i>c</i> of shear, not calibrated, of "
         f"{counted(int(rows[0]['scenes']))} in five sheared versions each; discs are the first component, "
-        "squares the "
-        "second, bars are jackknife errors. What the noiseless targets have is the shape measurement's own.",
+        "squares the second, bars are jackknife errors. What the noiseless targets have is the shape "
+        "measurement's own.",
     )
 
 
