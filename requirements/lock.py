@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-FILES = {"run.txt": ("lsst", "train", "sim", "report"), "test.txt": ("test", "onnx", "openvino")}
+FILES = {"run.txt": ("lsst", "train", "sim", "report"), "test.txt": ("test", "onnx", "openvino", "compare")}
 # Their newest releases leave the oldest Python behind; the others shall have them.
 NEWEST_EVERYWHERE = {"lsst-pipe-base", "lsst-ctrl-mpexec"}
 

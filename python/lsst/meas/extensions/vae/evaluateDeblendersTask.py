@@ -6,6 +6,7 @@
 
 __all__ = ["EvaluateDeblendersConfig", "EvaluateDeblendersTask"]
 
+from collections import Counter
 from typing import Literal
 
 import lsst.pipe.base as pipeBase
@@ -51,6 +52,15 @@ class EvaluateDeblendersConfig(Config):
     baselines: bool = Field(
         True, description="Measure the noisy blend as it is, and the target alone with the same noise, too?"
     )
+    peers: tuple[
+        Literal["one_pass", "refined", "iterative", "scarlet2", "scarlet", "scarlet_lite", "sep"], ...
+    ] = Field(
+        (),
+        max_length=7,
+        description="Further deblenders beside the network's bare output, on the same blends: this project's "
+        "own (which get the true centres, but for 'iterative'), and other people's, where they are "
+        "installed. Where one fails, its errors are NaN, and the log has the reason.",
+    )
     bins: Literal["paper", "quantiles"] = Field(
         "paper",
         description="Bins: those of figure 6 of Arcelin et al. 2020, or ten of equal numbers.",
@@ -68,6 +78,10 @@ class EvaluateDeblendersConfig(Config):
         super().validate()
         if len(set(self.stages)) < len(self.stages):
             raise self.invalid("stages", "each stage at most once")
+        if len(set(self.peers)) < len(self.peers):
+            raise self.invalid("peers", "each deblender at most once")
+        if self.peers and "deblender" not in self.stages:
+            raise self.invalid("peers", "stage 'deblender' among stages, whose blends they deblend")
         if self.noise == "poisson" and self.noiseCorrelation:
             raise self.invalid("noiseCorrelation", "counts of photons are independent; take noise 'normal'")
 
@@ -107,7 +121,8 @@ class EvaluateDeblendersTask(VaeTask):
 
     The prior sees isolated galaxies, the deblender blends, both with the noise
     of each scene's own seed. Beside them stand the noisy blend as it is and
-    the target alone with the same noise: floor and ceiling.
+    the target alone with the same noise: floor and ceiling; and other
+    deblenders, if any are asked for.
     """
 
     ConfigModel = EvaluateDeblendersConfig
@@ -173,7 +188,9 @@ class EvaluateDeblendersTask(VaeTask):
         -------
         struct : `lsst.pipe.base.Struct`
             ``stampErrors``, an `astropy.table.Table` as
-            `~.evaluation.stamps.measure_stamps` gives it, and
+            `~.evaluation.stamps.measure_stamps` gives it, with the peers'
+            reasons in ``meta["without_model"]``, by peer, and how many
+            targets each left without a model; and
             ``stampSummary``, one as `~.evaluation.stamp_table.summarise_stamps`
             does.
 
@@ -194,8 +211,14 @@ class EvaluateDeblendersTask(VaeTask):
         stages = [stage for stage in _ENCODERS if stage in settings.stages]
         for stage in stages:
             self._check(samples[stage] or {}, stage)
-        errors = join_errors([self._evaluate(package, stage, samples[stage]) for stage in stages])
+        reasons = {}
+        errors = join_errors([self._evaluate(package, stage, samples[stage], reasons) for stage in stages])
+        if reasons:
+            errors.meta["without_model"] = {name: dict(count) for name, count in reasons.items()}
         errors.meta["package"] = {"name": package.name, "sha256": package.sha256}
+        for name, count in reasons.items():
+            for reason, number in count.most_common(5):
+                self.log.warning("%s gave no model of %d targets: %s", name, number, reason)
         summary = summarise_stamps(errors, settings.bins, settings.bootstrap, settings.seed)
         self._tell(summary, stages)
         return pipeBase.Struct(stampErrors=errors, stampSummary=summary)
@@ -215,7 +238,8 @@ class EvaluateDeblendersTask(VaeTask):
                     f"shard {number} has {sample.kind} stamps, stage {stage!r} needs {kind} ones"
                 )
 
-    def _evaluate(self, package, stage, shards):
+    def _evaluate(self, package, stage, shards, reasons):
+        from .evaluation.peers import make_peer, peer_method
         from .evaluation.stamps import check_network, isolated, measure_stamps, network_method, undeblended
         from .network.model import Network
 
@@ -224,6 +248,10 @@ class EvaluateDeblendersTask(VaeTask):
         for sample in shards.values():
             check_network(network, sample)
         methods = {stage: network_method(network, settings.batchSize)}
+        if stage == "deblender":
+            for name in settings.peers:
+                reasons[name] = Counter()
+                methods[name] = peer_method(make_peer(name, network), reasons[name])
         if settings.baselines:
             if stage == "deblender":
                 methods["none"] = undeblended
