@@ -5,7 +5,7 @@
 """Execute notebooks and store them with their outputs, for readers who run nothing.
 
 ``python doc/notebooks/store.py [NAME.ipynb ...]`` executes those named, or all, each from a clean kernel of this
-very Python in a folder that is thrown away. ``tests/test_notebooks.py`` executes them in the same way.
+Python in a folder that is thrown away. ``tests/test_notebooks.py`` executes them in the same way.
 """
 
 import base64
