@@ -4,13 +4,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Summaries of errors on stamps, beside numbers by hand, and their judgement by the paper's."""
 
+import base64
+import re
+
 import numpy as np
 import pytest
 from astropy.table import Table
 from scipy.stats import norm
 
 from lsst.meas.extensions.vae.errors import VaeError
+from lsst.meas.extensions.vae.evaluation.deblender_report import write_deblender_report
+from lsst.meas.extensions.vae.evaluation.figures import encode_png
 from lsst.meas.extensions.vae.evaluation.metrics import colour_pairs
+from lsst.meas.extensions.vae.evaluation.paper_figures import WrittenFigure
 from lsst.meas.extensions.vae.evaluation.stamp_report import stamp_markdown, write_stamp_report
 from lsst.meas.extensions.vae.evaluation.stamp_table import PAPER_EDGES, bin_edges, summarise_stamps
 from lsst.meas.extensions.vae.evaluation.stamps import join_errors
@@ -403,3 +409,47 @@ def test_a_target_of_ones_own_is_judged():
     own = Target("deblender", "g magnitude", ("mag_g_median",), aim=0.1)
     (row,) = judge(summarise_stamps(errors(40), n_bootstrap=0), [own])
     assert row["aim_reached"] == "yes" and row["reached"] == "" and row["error"] == 0
+
+
+# -- the page -----------------------------------------------------------------------
+
+
+def page(tmp_path, *figures, **options):
+    rng = np.random.default_rng(3)
+    tables = [errors(200, method, e_error=rng.normal(0, 0.05, 200)) for method in ("deblender", "<sep> & co")]
+    summary = summarise_stamps(join_errors(tables), n_bootstrap=5)
+    path = write_deblender_report(tmp_path, summary, figures=figures, **options)
+    return path.read_text(), summary
+
+
+def test_the_page_holds_its_figures_tables_settings_and_commands_and_fetches_nothing(tmp_path):
+    image = tmp_path / "figure6.png"
+    image.write_bytes(encode_png(np.zeros((2, 3, 3), np.uint8)))
+    drawn = WrittenFigure("figure6", "Errors in bins", "Medians of <i>e</i>.", {"png": image})
+    lacking = WrittenFigure("figure9", reason="no table of real images")
+    text, summary = page(
+        tmp_path,
+        drawn,
+        lacking,
+        settings={"peers": ["sep"]},
+        repeat=[("Again", "bin/evaluateDeblenders.py R")],
+    )
+    assert base64.b64encode(image.read_bytes()).decode() in text
+    assert "Medians of <i>e</i>." in text and "figure9: no table of real images" in text
+    assert "<th>peers</th><td>[&#x27;sep&#x27;]</td>" in text and "bin/evaluateDeblenders.py R" in text
+    assert f"{summary[0]['e_half_width']:.3f}" in text
+    # Nothing comes from elsewhere.
+    assert not re.search(r'(?:src|href)="(?!data:|#)', text) and "<script" not in text
+
+
+def test_names_of_methods_are_text_on_the_page_and_links_lead_somewhere(tmp_path):
+    text, _ = page(tmp_path)
+    assert "&lt;sep&gt; &amp; co" in text and "<sep>" not in text
+    targets = set(re.findall(r'href="#([^"]+)"', text))
+    assert targets and targets <= set(re.findall(r'id="([^"]+)"', text))
+    assert text.count("<tr class=ours>") and text.count("<details>") >= 4
+
+
+def test_a_page_that_cannot_be_written_says_so(tmp_path):
+    with pytest.raises(VaeError, match="cannot write"):
+        page(tmp_path / "none")

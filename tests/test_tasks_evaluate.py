@@ -19,6 +19,7 @@ from lsst.meas.extensions.vae import (  # noqa: E402
 )
 from lsst.meas.extensions.vae.cli import main  # noqa: E402
 from lsst.meas.extensions.vae.errors import ModelPackageError, ShardError, VaeError  # noqa: E402
+from lsst.meas.extensions.vae.evaluation.evaluation_files import read_stamp_errors  # noqa: E402
 from lsst.meas.extensions.vae.galaxies import synthetic_galaxies  # noqa: E402
 from lsst.meas.extensions.vae.network.architecture import make_architecture  # noqa: E402
 from lsst.meas.extensions.vae.network.backend import load_keras  # noqa: E402
@@ -115,7 +116,8 @@ def read(repo, name, output="errors"):
 
 
 def test_the_command_measures_every_test_scene_by_every_method(repo, tmp_path, package):
-    assert evaluate(repo, "useTrainedModel=True", f"directory={tmp_path / 'out'}") == 0
+    written = (f"directory={tmp_path / 'out'}", "examples=3", "draws=100")
+    assert evaluate(repo, "useTrainedModel=True", *written) == 0
     errors, summary = read(repo, "vae_stampErrors"), read(repo, "vae_stampSummary")
     counts = {}
     for kind, method, shard in zip(errors["kind"], errors["method"], errors["shard"]):
@@ -138,6 +140,13 @@ def test_the_command_measures_every_test_scene_by_every_method(repo, tmp_path, p
     np.testing.assert_array_equal(
         Table.read(tmp_path / "out" / "stampSummary.ecsv")["e_median"], summary["e_median"]
     )
+    again = read_stamp_errors(tmp_path / "out")
+    assert len(again) == len(errors) and again.meta["bands"] == errors.meta["bands"]
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "examples=3" in report and report.count("data:image/png") > 8
+    for figure in ("figure3", "figure6", "figureA1", "figureC1", "compare_cost"):
+        assert f'id="{figure}"' in report and (tmp_path / "out" / f"{figure}.pdf").stat().st_size > 2000
+    assert "figure9: " in report
 
 
 def test_the_prior_alone_needs_no_deblender(repo):
@@ -174,6 +183,12 @@ def test_a_folder_that_cannot_be_made_is_told_in_one_line(repo, tmp_path, capfd)
     overrides = ("useTrainedModel=True", "maxScenes=2", f"directory={tmp_path / 'file' / 'out'}")
     assert evaluate(repo, *overrides, output="nowhere") == 2
     assert "config.directory" in capfd.readouterr().err
+
+
+def test_errors_of_another_evaluation_must_be_there(repo, tmp_path, capfd):
+    overrides = ("maxScenes=2", f"directory={tmp_path}", f"others={{'bands': '{tmp_path / 'none'}'}}")
+    assert evaluate(repo, "useTrainedModel=True", *overrides, output="others") == 2
+    assert "holds no stampErrors-*.parquet" in capfd.readouterr().err
 
 
 def test_shards_of_the_split_must_be_among_the_inputs(repo, capfd):

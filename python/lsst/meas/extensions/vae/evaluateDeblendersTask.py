@@ -6,6 +6,7 @@
 
 __all__ = ["EvaluateDeblendersConfig", "EvaluateDeblendersTask"]
 
+import shlex
 from collections import Counter
 from typing import Literal
 
@@ -70,8 +71,23 @@ class EvaluateDeblendersConfig(Config):
     batchSize: int = Field(256, ge=1, le=65_536, description="Stamps that go through the network together.")
     directory: str = Field(
         "",
-        description="Folder where the summary is written too: stamps.md, stampSummary.ecsv, "
-        "stampTargets.ecsv; nowhere if empty.",
+        description="Folder where all is written for people too: report.html with everything in it, tables "
+        "(Markdown, ECSV, Parquet) and figures (PDF, PNG); nowhere if empty.",
+    )
+    examples: int = Field(
+        12,
+        ge=0,
+        le=100,
+        description="Blends of the folder's figure A1, and thrice the targets of C1; 0 for neither.",
+    )
+    draws: int = Field(
+        10_000, ge=100, description="Posterior draws of each target of the folder's figure C1."
+    )
+    others: dict[str, str] = Field(
+        {},
+        description="Folders of other evaluations whose errors stand in the folder's figures beside these: "
+        "'bands' (the other set of bands), 'pixelisation', 'peaks' (other centrings), 'real', 'transferred' "
+        "(real galaxies, before and after training with some).",
     )
 
     def validate(self):
@@ -145,21 +161,47 @@ class EvaluateDeblendersTask(VaeTask):
         )
         try:
             struct = self.run(package, **samples)
+            if self.settings.directory:
+                self._writeFiles(struct, package, samples)
         finally:
             for sample in (sample for shards in samples.values() for sample in shards.values()):
                 sample.close()
-        if self.settings.directory:
-            from .evaluation.stamp_report import write_stamp_report
-
-            try:
-                paths = write_stamp_report(struct.stampSummary, self.settings.directory)
-            except OSError as error:
-                raise RepositoryError(
-                    f"config.directory {self.settings.directory!r}: nothing can be written there "
-                    f"({error.strerror}); give another folder"
-                ) from error
-            self.log.info("The summary is written to %s", ", ".join(map(str, paths)))
         butlerQC.put(struct, outputRefs)
+
+    def _writeFiles(self, struct, package, samples):
+        """Write everything for people into the folder of the config."""
+        from .evaluation.evaluation_files import read_stamp_errors, write_evaluation
+        from .network.model import Network
+
+        settings = self.settings
+        shards = {"prior": samples.get("isolatedStamps"), "deblender": samples.get("blendStamps")}
+        found = {stage: next(iter(some.values())) for stage, some in shards.items() if some}
+        changed = " ".join(
+            shlex.quote(f"{name}={value if isinstance(value, str) else repr(value)}")
+            for name, value in settings.model_dump(mode="json", exclude_defaults=True).items()
+        )
+        command = "bin/evaluateDeblenders.py REPO -i COLLECTION" + (f" -c {changed}" if changed else "")
+        try:
+            paths, leftOut = write_evaluation(
+                settings.directory,
+                struct.stampErrors,
+                struct.stampSummary,
+                networks={stage: Network(package, encoder=_ENCODERS[stage]) for stage in found},
+                samples=found,
+                examples=settings.examples,
+                draws=settings.draws,
+                others={name: read_stamp_errors(folder) for name, folder in settings.others.items()},
+                settings=settings.model_dump(mode="json"),
+                repeat=[("The same on the same inputs, which are in this run's collection:", command)],
+            )
+        except OSError as error:
+            raise RepositoryError(
+                f"config.directory {settings.directory!r}: nothing can be written there "
+                f"({error.strerror}); give another folder"
+            ) from error
+        for name, reason in leftOut.items():
+            self.log.info("Not drawn: %s: %s", name, reason)
+        self.log.info("The report is %s, with %d files beside it", paths[0], len(paths) - 1)
 
     def _open(self, handles, name):
         split = self.settings.split

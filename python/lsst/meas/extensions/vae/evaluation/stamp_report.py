@@ -14,7 +14,7 @@ from .shear_bias import shear_bias
 from .stamp_sections import stamp_facts, stamp_sections
 from .targets import judge
 
-__all__ = ["stamp_markdown", "write_stamp_report"]
+__all__ = ["sheared", "stamp_markdown", "write_stamp_report"]
 
 
 def stamp_markdown(summary, verdicts=None, shear=None):
@@ -69,7 +69,7 @@ def write_stamp_report(summary, folder, errors=None):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     verdicts, shear = judge(summary), None
-    if errors is not None and _sheared(errors):
+    if errors is not None and sheared(errors):
         shear = shear_bias(errors)
     tables = {"stampSummary.ecsv": summary, "stampTargets.ecsv": verdicts, "shearBiases.ecsv": shear}
     paths = [folder / "stamps.md"]
@@ -89,8 +89,8 @@ def write_stamp_report(summary, folder, errors=None):
     return paths
 
 
-def _sheared(errors):
-    """Whether the samples have their scenes in sheared versions."""
+def sheared(errors):
+    """Whether the samples of a table of errors have their scenes in sheared versions."""
     samples = [sample for kind in errors.meta["samples"].values() for sample in kind]
     return all(sample["settings"].get("shear_step", 0.0) for sample in samples)
 
