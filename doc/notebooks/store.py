@@ -4,8 +4,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Execute notebooks and store them with their outputs, for readers who run nothing.
 
-``python doc/notebooks/store.py [NAME.ipynb ...]`` executes those named, or all, each from a clean kernel of this
-Python in a folder that is thrown away. ``tests/test_notebooks.py`` executes them in the same way.
+``python doc/notebooks/store.py [NAME.ipynb ...]`` executes those named, or all, each from a clean kernel of
+this Python in a folder that is thrown away. ``tests/test_notebooks.py`` executes them in the same way.
 """
 
 import base64
