@@ -64,6 +64,11 @@ def test_band_names_are_case_sensitive(exposure):
     assert not np.any(exposure["y"].image.array == 7) and np.all(exposure.image.array[4] == 7)
 
 
+def test_a_tuple_of_bands_is_refused_with_what_to_write(exposure):
+    with pytest.raises(ImageError, match=r"name several bands in a list, \['g', 'r'\]"):
+        exposure["g", "r"]
+
+
 def test_cutouts_are_views_in_parent_coordinates(exposure):
     cut = exposure[:, CUT]
     assert cut.getBBox() == CUT and cut.getXY0() == Point2I(103, 204)

@@ -144,6 +144,8 @@ def test_flags_are_off_in_bands_without_data_at_the_peak():
     first = next(parent for parent in found.parents if parent.peaks[0].x < 60)
     peak = first.peaks[0]
     assert (peak.x, peak.y) == pytest.approx((40, 60), abs=0.5)
+    np.testing.assert_allclose(sorted(found.centres[:, 1]), (40, 90), atol=3)
+    np.testing.assert_allclose(found.centres[:, 0], 60, atol=3)
     assert peak.snr == pytest.approx(60 * np.sqrt(2), rel=0.1)
 
 

@@ -338,7 +338,7 @@ def _detected(cutout, psfs, threshold):
     from .simulation.detection import detect
 
     found = detect(cutout.images, cutout.variance, psfs, mask=cutout.bad, threshold=threshold)
-    return np.array([(peak.y, peak.x) for parent in found.parents for peak in parent.peaks]).reshape(-1, 2)
+    return found.centres
 
 
 def writeDeblended(path, cutout, result, package, passes):

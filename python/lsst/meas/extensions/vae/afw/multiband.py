@@ -161,6 +161,10 @@ class MultibandBase(Placed):
 
     def __getitem__(self, index):
         first, rest = (index[0], index[1:]) if isinstance(index, tuple) else (index, ())
+        if any(isinstance(part, str) for part in (rest if isinstance(rest, tuple) else (rest,))):
+            raise ImageError(
+                f"{index!r} is not one place of a cube: name several bands in a list, {list(index)}."
+            )
         number = self._bandIndex(first)
         rest = rest[0] if len(rest) == 1 else rest
         if isinstance(number, int):

@@ -119,6 +119,12 @@ class Detection:
         """Peaks of all parents."""
         return sum(len(parent.peaks) for parent in self.parents)
 
+    @property
+    def centres(self):
+        """y and x of all peaks, parent by parent [pixel], float64 ``[n, 2]``."""
+        places = [(peak.y, peak.x) for parent in self.parents for peak in parent.peaks]
+        return np.array(places, dtype=float).reshape(-1, 2)
+
 
 def combined_threshold(threshold, n_bands):
     """The combined SNR that noise passes as rarely as ``threshold`` sigma.

@@ -251,7 +251,7 @@ class Field:
         return tuple(band.psf for band in self.survey.bands)
 
     def isolated(self, row, size=64, origin=None):
-        """Noiseless image of one object alone: see `isolated_stamp`."""
+        """Noiseless stamp of one object alone, and its first pixel: see `isolated_stamp`."""
         return isolated_stamp(self.truth[row], self.survey, size, origin)
 
     def noiseless(self, rows=None):
