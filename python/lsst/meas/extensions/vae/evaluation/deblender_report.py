@@ -23,8 +23,10 @@ _MORE_CSS = """
 .figures img{display:block;max-width:100%;height:auto;background:#fff;border-radius:6px;margin:0 auto}
 .figures figcaption{max-width:46em;margin:.5em auto 0}.figures h3{margin:0 0 .4em}
 .numbers th,.numbers td{padding:.2em .5em}.numbers tbody td:first-child{text-align:left}
-td.text,th.text{text-align:left}
-tr.ours td{font-weight:600}
+main{max-width:1360px}.headline b{font-size:1.3rem}.note,header p{max-width:60em}
+.numbers .text,.numbers thead th.text{text-align:left}
+.wide{font-size:.82rem}.wide th,.wide td{padding:.2em .35em}
+tr.ours td.text{font-weight:600}
 details{margin:.6em 0}summary{cursor:pointer;font-weight:600}
 nav{display:flex;flex-wrap:wrap;gap:4px 16px;margin:.6em 0}
 """
@@ -120,7 +122,7 @@ def _headline(summary, verdicts, ours):
     ]
     rate = row["sources_per_core_second"] if "sources_per_core_second" in summary.colnames else math.nan
     if math.isfinite(rate):
-        boxes.append((f"{rate:.3g}", "sources a second and core"))
+        boxes.append((f"{float(f'{rate:.3g}'):g}", "sources a second and core"))
     if len(verdicts):
         met = sum(verdict == "yes" for verdict in verdicts["better_than_paper"])
         judged = sum(verdict != "" for verdict in verdicts["better_than_paper"])
@@ -150,7 +152,8 @@ def _section(section, ours):
 
 
 def _table(section, ours):
-    words = [any(c.isalpha() for c in row) for row in map("".join, zip(*section.rows))]
+    columns = map("".join, zip(*section.rows))
+    words = [any(c.isalpha() for c in column.replace(" to ", "")) for column in columns]
 
     def cells(tag, values):
         return "".join(
@@ -163,7 +166,8 @@ def _table(section, ours):
         for row in section.rows
     )
     head = f"<thead><tr>{cells('th', section.head)}</tr></thead>"
-    return f'<div class="scroll"><table class="numbers">{head}<tbody>{body}</tbody></table></div>'
+    css = "numbers wide" if len(section.head) > 12 else "numbers"
+    return f'<div class="scroll"><table class="{css}">{head}<tbody>{body}</tbody></table></div>'
 
 
 def _picture(figure):
