@@ -352,7 +352,7 @@ def test_costs_are_those_of_all_sources(cases):
     (row,) = comparison.table()[:1]
     assert comparison.sources == n > 24
     # The first look is not counted.
-    assert 0.24 <= comparison.processor_seconds["slow"] < 0.25 + 0.002 * 24
+    assert 0.24 <= comparison.processor_seconds["slow"] < 0.5
     np.testing.assert_allclose(row["galaxies_per_core_second"], n / comparison.processor_seconds["slow"])
     np.testing.assert_allclose(row["seconds_per_source"], comparison.seconds["slow"] / n)
 
