@@ -203,7 +203,8 @@ def _scarlet2_parameters(scarlet2, scene):
 class ScarletPeer(Peer):
     """scarlet 1, as its "Quick Start Guide" does it: two components where signal to noise allows.
 
-    It is not on PyPI, where a package of that name is something else.
+    It is not on PyPI, where a package of that name is something else. With autograd 1.9 it fails on NumPy 2;
+    1.8 serves.
     """
 
     name = "scarlet"
