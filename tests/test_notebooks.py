@@ -42,6 +42,11 @@ CHECKS = {
         assert refined["e1"] < toy["e1"] and refined["r [mag]"] < toy["r [mag]"]
         assert len(objects) > 5 and np.isfinite(objects["deblend_chi2"]).all()
     """,
+    "read-the-report": """
+        assert dict(zip(overall["method"], overall["e_half_width"]))["refined"] < 0.06
+        assert paths[0].name == "report.html" and "figure7" in left_out
+        assert len(errors) == 200 and np.abs(worst["mag_r_error"]).min() > errors["mag_r_error"].std()
+    """,
     "scarlets-slot": """
         assert {p["deblend_nPeaks"] for p in parents if p["deblend_skipped"]} == {15} and marked.any()
         assert len(objects) == len(models) == sum(p["deblend_nPeaks"] for p in parents) - 15

@@ -182,9 +182,9 @@ def find_series(errors, kind, method=None, label=None):
     names = [name for name in usual if name in found] if method is None else [method]
     label = band_label(errors.meta) if label is None else label
     if not names:
+        others = f", but of {', '.join(found)}" if found else ""
         raise VaeError(
-            f"the table of {label} has no {kind} scenes of {' or '.join(usual)}, but of "
-            f"{', '.join(found) or 'nothing'}: measure some"
+            f"the table of {label} has no {kind} scenes of {' or '.join(usual)}{others}: measure some"
         )
     return Series(label, errors, kind, names[0])
 
