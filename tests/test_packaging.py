@@ -33,11 +33,14 @@ SCIENCE = ("survey", "galaxies", "simulation", "network", "deblending", "measure
 SCIENCE_LIBRARIES = {
     "astropy", "galsim", "h5py", "keras", "numpy", "photutils", "safetensors", "scipy", "threadpoolctl",
 }  # fmt: skip
-# Beyond those: the survey's source of LSST's numbers, the backends, figures, and others' deblenders.
+# Beyond those: the source of LSST's numbers, the backends, figures and tables, and others' deblenders.
 EXTRA_LIBRARIES = {
     "survey": {"surveycodex"},
     "network": {"tensorflow", "jax", "onnx", "onnxruntime", "openvino"},
-    "evaluation": {"matplotlib", "jax", "numpyro", "scarlet", "scarlet2", "sep", "lsst.scarlet.lite"},
+    "evaluation": {
+        *("matplotlib", "pyarrow"),
+        *("jax", "numpyro", "scarlet", "scarlet2", "sep", "lsst.scarlet.lite"),
+    },
 }
 # Adapter rooms: libraries and inner rooms of each. They never import a Task or a command.
 ADAPTERS = {
