@@ -263,6 +263,16 @@ def test_scarlet2_recovers_the_fluxes_of_two_galaxies_that_are_far_apart():
         assert cosine > 0.99
 
 
+def test_scarlet2_clears_what_was_compiled_after_many_sources(monkeypatch):
+    jax = pytest.importorskip("jax")
+    peer, cleared = Scarlet2Peer(), []
+    monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(peer._compiled))
+    # The process would die of its memory maps.
+    for sources in (40, 60, 1, 300, 2):
+        peer._make_room(sources)
+    assert cleared == [100, 1, 300]
+
+
 @pytest.mark.parametrize("name", ["scarlet2", "scarlet", "scarlet_lite", "sep"])
 def test_who_is_not_installed_is_a_reason(monkeypatch, name):
     module = {"scarlet_lite": "lsst.scarlet.lite"}.get(name, name)

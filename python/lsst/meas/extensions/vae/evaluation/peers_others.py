@@ -114,6 +114,10 @@ class Scarlet2Peer(Peer):
     checks, which only print, are off. Each scene's shapes are new to JAX, which compiles for each: that is
     part of its cost.
 
+    JAX keeps what it compiled, and after some 150 scenes of six bands the process holds more memory maps than
+    Linux allows (65 530), and dies. So JAX's caches, those of other users in the process too, are cleared
+    after each 100 sources.
+
     Two things are added, as without them whole scenes become NaN: initial spectra are made positive, as their
     constraint demands, and moments that are not finite count as failed.
 
@@ -127,13 +131,25 @@ class Scarlet2Peer(Peer):
 
     name = "scarlet2"
 
+    most_sources = 100
+
     def __init__(self, max_iter=1000, e_rel=1e-4):
         self.max_iter, self.e_rel = max_iter, e_rel
+        self._compiled = 0
 
     def load(self):
         import scarlet2
 
         return scarlet2
+
+    def _make_room(self, sources):
+        """Clear JAX's caches before so many more sources are compiled for, if there are many."""
+        import jax
+
+        if self._compiled and self._compiled + sources > self.most_sources:
+            jax.clear_caches()
+            self._compiled = 0
+        self._compiled += sources
 
     def models(self, blend):
         import jax.numpy as jnp
@@ -145,6 +161,7 @@ class Scarlet2Peer(Peer):
         inside = np.flatnonzero(blend.inside())
         if not inside.size:
             return models
+        self._make_room(inside.size)
         with _quiet():
             observation = scarlet2.Observation(
                 jnp.asarray(images),
